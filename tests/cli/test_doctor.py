@@ -123,7 +123,7 @@ def test_what_slurm_has(capsys, monkeypatch, tmp_path):
     assert "each call becomes a job" in fact["how"]
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("SLURM_JOB_NODELIST", "c1")
-    assert facts(capsys)["Slurm"]["how"] == "calls go to the nodes of this job"
+    assert facts(capsys)["Slurm"]["how"] == "calls go to the nodes around this process: 1 node of Slurm job 7, 1 core"
 
 
 def test_slurm_does_not_answer(capsys, monkeypatch, tmp_path):

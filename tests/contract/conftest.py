@@ -99,6 +99,7 @@ BACKENDS = {
     "flux detached with a cache": Backend(_JOBS, remembers=True, detached=True, cluster="flux"),
     "slurm live": Backend(_LOCAL | {"runs again"}, nodes="allocated"),
     "slurm live with a cache": Backend(_LOCAL, remembers=True, nodes="allocated", core=True),
+    "flux live": Backend(_LOCAL | {"runs again"}, nodes="allocated", core=True, cluster="flux"),
     "slurm asked for nodes": Backend(_LOCAL | {"runs again"}, nodes="asked for", core=True),
 }
 
@@ -126,7 +127,8 @@ def backend(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
     chosen = BACKENDS[request.param]
     if chosen.cluster == "flux":
         request.getfixturevalue("instance")  # here, so that it is there before the test
-        yield {"backend": Flux(poll=(0.2, 1), result_grace=2)}
+        own = {"detached": True} if chosen.detached else {"nodes": 2}  # two of its four
+        yield {"backend": Flux(poll=(0.2, 1), result_grace=2, **own)}  # type: ignore[arg-type]
         return
     if chosen.detached or chosen.nodes:
         request.getfixturevalue("cluster")  # here, so that it is there before the test
@@ -151,7 +153,7 @@ def chosen(
         if description.detached or description.nodes:
             cluster = request.getfixturevalue(description.cluster)
             monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
-            if description.nodes == "allocated":
+            if description.nodes == "allocated" and description.cluster == "slurm":
                 for name, value in stack.enter_context(cluster.allocation(2, "-c1", "-t", "10")).items():
                     monkeypatch.setenv(name, value)
         if not description.remembers:

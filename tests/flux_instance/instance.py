@@ -26,7 +26,7 @@ noverify = true
 
 [[resource.config]]
 hosts = "n[1-{nodes}]"
-cores = "0-{last}"
+cores = "{cores}"
 """
 
 
@@ -59,7 +59,8 @@ class Instance:
             (self.directory / "state").mkdir()
             subprocess.run(["flux", "keygen", f"{self.directory}/curve.cert"], check=True, env=self._own)
             others = "".join(f', {{host="n{number}"}}' for number in range(2, self.nodes + 1))
-            text = CONFIGURATION.format(directory=self.directory, nodes=self.nodes, last=self._cores - 1, others=others)
+            cores = f"0-{self._cores - 1}" if self._cores > 1 else "0"
+            text = CONFIGURATION.format(directory=self.directory, nodes=self.nodes, cores=cores, others=others)
             (self.directory / "conf/instance.toml").write_text(text + self._settings)
             self.start()
         except BaseException:

@@ -67,10 +67,10 @@ def test_names_reach_a_process_through_its_environment() -> None:
 
 
 def test_an_allocation_is_that_of_the_job() -> None:
-    allocation = registry.read_allocation({**SLURM_ELEMENT, "SLURM_JOB_NODELIST": "c[1-2]"})
+    allocation = registry.read_share({**SLURM_ELEMENT, "SLURM_JOB_NODELIST": "c[1-2]"})
     assert (allocation.job, [node.name for node in allocation.nodes]) == ("8", ["c1", "c2"])
     with pytest.raises(ValueError, match="not inside an allocation"):
-        registry.read_allocation({"PATH": "/bin"})
+        registry.read_share({"PATH": "/bin"})
 
 
 def test_outside_of_all_jobs() -> None:

@@ -81,6 +81,8 @@ class LocalLaunch:
     """Agents on this machine, each of which pretends to be a node: for tests, and to try things out."""
 
     rank_launchers = SingleLauncher()
+    tells_each_end = True
+    how_to_keep_one = ""
 
     def __init__(self, offers: Mapping[str, NodeOffer], directory: str) -> None:
         self._offers = offers

@@ -16,7 +16,7 @@ import contextlib
 import logging
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from time import monotonic
 from typing import Protocol
@@ -199,14 +199,14 @@ class PilotJobs:
                 job = yield partial(self._scheduler.submit, request)
             except SubmissionRefused as refused:
                 known = (yield partial(self._scheduler.look_up, request.token)) if refused.kind == "silent" else {}
-                if request.token not in known:
+                found = _found(request, known)
+                if found is None:
                     raise
-                job = known[request.token]
+                job = found
         except Exception as error:
             self._not_submitted(blocks, error)
         else:
-            jobs = [job] if request.elements is None else [f"{job}_{number}" for number in range(len(blocks))]
-            self._carry_out(self._state.submitted(blocks, jobs, monotonic()))
+            self._carry_out(self._state.submitted(blocks, _each(request, job), monotonic()))
 
     def _not_submitted(self, blocks: list[Block], error: Exception) -> None:
         if isinstance(error, SubmissionRefused):
@@ -254,6 +254,22 @@ class PilotJobs:
             self._scheduler.cancel(jobs)
         for log in self._logs.values():
             _remove_if_empty(log)
+
+
+def _found(request: JobRequest, known: Mapping[str, str]) -> str | None:
+    """Return the job of a request, as `submit` would, from jobs by their tokens; None unless all of it is there."""
+    if request.token in known:
+        return known[request.token]
+    jobs = [known[token] for token in request.tokens() if token in known]
+    return "".join(f"{job}," for job in jobs) if jobs and len(jobs) == len(request.tokens()) else None
+
+
+def _each(request: JobRequest, job: str) -> list[str]:
+    """Return the job of each element; where elements are jobs of their own, `job` is a list with commas."""
+    if job.endswith(","):
+        return job[:-1].split(",")
+    count = request.elements if isinstance(request.elements, int) else len(request.elements or ())
+    return [job] if request.elements is None else [f"{job}_{number}" for number in range(count)]
 
 
 def _remove_if_empty(path: str) -> None:

@@ -19,12 +19,13 @@ from ..pool.call_shape import NodeCapacity, NodeOffer
 from ..resources import Resources
 from ..schedulers.base import JobId, JobRequest, Scheduler
 from ..schedulers.command import Query
-from ..schedulers.steps import NodeKind, RankStep, Steps
+from ..schedulers.steps import Allocation, NodeKind, RankStep, Steps
 from ..utils.quantities import counted
 from .batch.scheduler_client import SchedulerClient
 from .cluster import agent_command, rank_command
 from .failed_nodes import FailedNodes
 from .pilot_jobs import PilotJobs
+from .resource_mapping import with_nodes
 from .run_directories import live_directory, log_directory
 
 __all__ = ["LaunchSettings", "PilotLaunch", "StepLaunch"]
@@ -79,10 +80,6 @@ class LaunchSettings:
             raise ResourceError(f"{self.scheduler.name} starts no processes on nodes, only jobs: say detached=True")
         return steps
 
-    def check(self, resources: Resources) -> None:
-        """Raise ResourceError for resources that mean nothing to the scheduler."""
-        self.scheduler.site().check(resources)
-
     @property
     def job_variables(self) -> Mapping[str, str]:
         """The variable from which processes on nodes learn the names of the job's variables."""
@@ -118,6 +115,16 @@ class PilotLaunch:
         self._pilots: PilotJobs | None = None
         self.failed_nodes = FailedNodes(settings.exclude_failed_nodes)
 
+    def check(self, resources: Resources) -> None:
+        """Raise ResourceError for resources that no call can have on such nodes."""
+        self._settings.scheduler.site().check_live(resources)
+        nodes = with_nodes(resources).nodes or 1
+        if nodes > 1 and not self._steps.reaches_jobs:
+            raise ResourceError(
+                f"nodes={nodes}: {self._settings.scheduler.name} starts no ranks on the nodes of jobs from outside; "
+                f"submit this call inside {self._steps.how_to_get_one}, or with detached=True"
+            )
+
     # -- as a launch -----------------------------------------------------------------------------------
 
     def offers(self, timed: bool) -> Sequence[NodeOffer]:
@@ -143,8 +150,8 @@ class PilotLaunch:
 
     def describe(self) -> str:
         many = f"{self.most}" if self.least == self.most else f"{self.least} to {self.most}"
-        partition = self._settings.asked.get("partition")
-        where = f" in partition {partition}" if partition else ""
+        asked = self._settings.asked
+        where = next((f" in {key} {asked[key]}" for key in ("partition", "queue") if asked.get(key)), "")
         name = self._settings.scheduler.name
         there = 0 if self._pilots is None else self._pilots.count
         return f"{there} {'node' if there == 1 else 'nodes'}, of {many} that {name} is asked for{where}"
@@ -219,20 +226,25 @@ def _private(path: str, flags: int) -> int:
 class StepLaunch:
     """Agents on the nodes of the allocation around this process, started as steps."""
 
-    def __init__(self, settings: LaunchSettings) -> None:
-        """Find the nodes of the allocation.
+    def __init__(self, settings: LaunchSettings, allocation: Allocation) -> None:
+        """Choose nodes of the allocation.
 
         Raises:
-            ValueError: this process does not run in an allocation.
             ResourceError: the allocation has too few nodes.
         """
-        self._settings, self._steps = settings, settings.steps
-        self._allocation = self._steps.allocation(settings.host.environment())
-        nodes = self._allocation.nodes[: _how_many(settings.nodes, len(self._allocation.nodes))]
+        self._settings, self._steps, self._allocation = settings, settings.steps, allocation
+        nodes = allocation.nodes[: _how_many(settings.nodes, len(allocation.nodes))]
         self._offers = {node.name: NodeOffer(node.cores, node.gpus, node.memory) for node in nodes}
+        self._addresses = {node.name: node.address or node.name for node in nodes}
+        self._names = {address: name for name, address in self._addresses.items()}
         self._end: float | None = None  # of the allocation, once asked for
         self.rank_launchers = MpiPlugins(settings.scheduler.site(), settings.host, settings.mpi)
         self.listen = ListenSettings(live_directory(), settings.interface, settings.ports)
+        self.tells_each_end, self.how_to_keep_one = self._steps.ended_on is not None, self._steps.how_to_keep_one
+
+    def check(self, resources: Resources) -> None:
+        """Raise ResourceError for resources that mean nothing to the scheduler."""
+        self._settings.scheduler.site().check_live(resources)
 
     def offers(self, timed: bool) -> Sequence[NodeOffer]:
         left = self._time_left() if timed else None
@@ -270,28 +282,33 @@ class StepLaunch:
         if shutil.which(steps.launcher) is None:
             name = settings.scheduler.name
             raise OSError(f"{steps.launcher} is not in PATH; load the cluster's {name} module")
-        argv, environment = steps.agents(nodes, command), steps.environment(settings.host.environment())
-        return [AgentProcess(nodes, argv, environment, steps.ended_on, steps.noise)]
+        argv = steps.agents([self._addresses[node] for node in nodes], command)
+        return [AgentProcess(nodes, argv, self._environment(), self._ended_on, steps.noise)]
+
+    def _ended_on(self, text: str) -> Sequence[str]:
+        ended = () if self._steps.ended_on is None else self._steps.ended_on(text)
+        return [self._names[address] for address in ended if address in self._names]
+
+    def _environment(self) -> dict[str, str]:
+        return {**self._steps.environment(self._settings.host.environment()), **self._allocation.variables}
 
     def start_ranks(self, ranks: RanksToStart, way: str) -> StartedAgents:
-        environment = {**self._steps.environment(self._settings.host.environment()), **ranks.environment}
-        return _start_ranks(self._settings, ranks, way, environment)
+        addressed = ranks._replace(nodes=[self._addresses[node] for node in ranks.nodes])
+        return _start_ranks(self._settings, addressed, way, {**self._environment(), **ranks.environment})
 
     def describe_node(self, node: str) -> str:
-        return f"{node} (job {self._allocation.job})"
+        return f"{node} (job {self._allocation.job})" if self._allocation.job else node
 
     def describe(self) -> str:
         cores = sum(offer.cores or 0 for offer in self._offers.values())
-        name = self._settings.scheduler.name
-        nodes = counted(len(self._offers), "node")
-        return f"{nodes} of {name} job {self._allocation.job}: {counted(cores, 'core')}"
+        return f"{counted(len(self._offers), 'node')} of {self._allocation.title}: {counted(cores, 'core')}"
 
 
 def _start_ranks(
     settings: LaunchSettings, ranks: RanksToStart, way: str, environment: dict[str, str], job: str | None = None
 ) -> StartedAgents:
     """Start the ranks of a call; `job` has the nodes, if that is not the job around this process."""
-    step = RankStep(ranks.nodes, ranks.size, ranks.per_node, way, job, ranks.options)
+    step = RankStep(ranks.nodes, ranks.size, ranks.per_node, way, job, ranks.options, ranks.cores, ranks.gpus)
     environment = {**environment, **settings.job_variables}
     argv = settings.steps.ranks(step, settings.on_node(rank_command(ranks.arguments, settings.python)))
     return AgentProcess(ranks.nodes, argv, environment, noise=settings.steps.noise)

@@ -1,29 +1,23 @@
-"""The public class `Slurm`: the settings of a cluster, and the making of an executor's backend."""
+"""The public class `Slurm`: the settings of a cluster."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from ..argument_checks import place_in_backend
-from ..errors import CallyardError, ResourceError, SchedulerError
+from ..errors import ResourceError
 from ..errors.suggestions import strict_init
-from ..resource_values import Amount, whole
-from .base import Backend, Settings
-from .scheduler_settings import SchedulerSettings, lines
-
-if TYPE_CHECKING:
-    from ..result_cache import Cache
-    from .scheduler_launch import LaunchSettings
+from ..resource_values import Amount
+from .live_settings import LiveSettings
 
 __all__ = ["Slurm"]
 
 
 @strict_init(place_in_backend)
 @dataclass(frozen=True)
-class Slurm(SchedulerSettings):
+class Slurm(LiveSettings):
     """A cluster that Slurm manages: a backend for `Executor`.
 
     Outside an allocation each call becomes a job that outlives this process (`detached`); inside one, or with `nodes`,
@@ -99,109 +93,5 @@ class Slurm(SchedulerSettings):
 
     def __post_init__(self) -> None:
         self._check()
-        _check_nodes(self.nodes)
-        _check_ports(self.ports)
         if not isinstance(self.exclude_failed_nodes, bool):
             raise ResourceError(f"exclude_failed_nodes must be True or False, not {self.exclude_failed_nodes!r}")
-        if self.detached and self.nodes is not None and not _is_inside():
-            raise CallyardError(
-                "detached=True makes each call a job of its own; leave out nodes=, or say detached=False"
-            )
-
-    @property
-    def other_resources(self) -> Sequence[str]:
-        """The names of the template, which calls may use as resources beside the common ones."""
-        return self._template_keys() if _is_detached(self) else ()
-
-    def open(self, settings: Settings, cache: Cache | None = None) -> Backend:
-        """Make the backend of an executor.
-
-        Raises:
-            CallyardError: the settings do not go together, the template cannot be read, or no allocation has so many
-                nodes.
-        """
-        if _is_detached(self):
-            return self._open_detached(settings, cache)
-        return _open_live(self, settings)
-
-
-def _is_inside() -> bool:
-    """Return True if this process runs inside an allocation."""
-    return "SLURM_JOB_ID" in os.environ
-
-
-def _is_detached(slurm: Slurm) -> bool:
-    return (not _is_inside() and slurm.nodes is None) if slurm.detached is None else slurm.detached
-
-
-def _open_live(slurm: Slurm, settings: Settings) -> Backend:
-    from .cluster import ClusterBackend
-    from .scheduler_launch import PilotLaunch, StepLaunch
-
-    if slurm.nodes is not None and not _is_inside():
-        for name in ("calls_per_job", "log_limit"):
-            if getattr(slurm, name) != getattr(Slurm, name):
-                raise CallyardError(
-                    f"{name} is for calls that are jobs of their own; leave it out, or leave out nodes="
-                )
-        own = _launch_settings(slurm, slurm._template_text(), slurm._template_keys())
-        return ClusterBackend(PilotLaunch(own), settings, own.check)
-    try:
-        if slurm.exclude_failed_nodes:
-            raise CallyardError("exclude_failed_nodes is for jobs, and calls in an allocation are none; leave it out")
-        if slurm.teardown:
-            raise CallyardError("teardown is for jobs of Callyard's own; put its lines at the end of this job's script")
-        own = _launch_settings(slurm, None, ())
-        return ClusterBackend(StepLaunch(own), settings, own.check)
-    except ValueError as error:
-        if isinstance(error, CallyardError):
-            raise
-        raise SchedulerError(
-            f"Slurm(detached=False) needs an allocation (salloc or sbatch), or nodes= to ask for; {error}"
-        ) from error
-
-
-def _launch_settings(slurm: Slurm, template: str | None, template_keys: Sequence[str]) -> LaunchSettings:
-    from ..hosts.this_machine import open_host
-    from ..schedulers.registry import open_scheduler
-    from .scheduler_launch import LaunchSettings
-
-    return LaunchSettings(
-        scheduler=open_scheduler(slurm._scheduler),
-        host=open_host(),
-        nodes=slurm.nodes,
-        asked=slurm._asked(),
-        walltime=slurm.walltime,
-        template=template,
-        template_keys=template_keys,
-        python=None if slurm.python is None else os.fspath(slurm.python),
-        setup=lines(slurm.setup),
-        teardown=lines(slurm.teardown),
-        launcher=slurm._launcher(),
-        mpi=slurm.mpi,
-        interface=slurm.interface,
-        ports=slurm.ports,
-        poll=slurm.poll,
-        exclude_failed_nodes=slurm.exclude_failed_nodes,
-    )
-
-
-def _check_ports(ports: object) -> None:
-    if ports is None:
-        return
-    if isinstance(ports, (tuple, list)) and len(ports) == 2 and all(type(each) is int for each in ports):
-        low, high = ports
-        if 0 < low <= high < 1 << 16:
-            return
-    raise ResourceError(f"ports must be (lowest, highest) of a range of ports, not {ports!r}")
-
-
-def _check_nodes(nodes: object) -> None:
-    if nodes is None or isinstance(nodes, int):
-        whole("nodes", 1 if nodes is None else nodes, 1)
-        return
-    if isinstance(nodes, tuple) and len(nodes) == 2 and all(type(number) is int for number in nodes):
-        low, high = nodes
-        if 0 <= low <= high and high >= 1:
-            return
-    raise ResourceError(f"nodes must be a number of nodes or (fewest, most), not {nodes!r}")

@@ -16,10 +16,15 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import NamedTuple
 
+from ..errors import SchedulerError
+from ..hosts.ask import Asker
+from ..hosts.base import Host
 from ..hosts.this_machine import open_host
-from ..schedulers.base import Scheduler
+from ..schedulers.base import Scheduler, Site
 from ..schedulers.registry import OWN, open_scheduler, scheduler_here
+from ..schedulers.steps import Allocation
 from ..system import machine, memory_control
+from ..utils.quantities import counted
 from . import version
 
 __all__ = ["configure", "run"]
@@ -88,11 +93,12 @@ def _schedulers() -> Iterator[Fact]:
 
 def _scheduler(scheduler: Scheduler) -> Fact:
     site, host = scheduler.site(), open_host()
-    how = (
-        "calls go to the nodes of this job"
-        if _is_inside(scheduler)
-        else "each call becomes a job, or nodes= asks for nodes"
-    )
+    around = _allocation(site, host)
+    how = "each call becomes a job, or nodes= asks for nodes"
+    if around is not None:
+        cores = sum(node.cores for node in around.nodes)
+        here = f"{counted(len(around.nodes), 'node')} of {around.title}, {counted(cores, 'core')}"
+        how = f"calls go to the nodes around this process: {here}"
     if site.nodes is None:
         return Fact(scheduler.name, True, how)
     query = site.nodes(None)
@@ -104,12 +110,12 @@ def _scheduler(scheduler: Scheduler) -> Fact:
     return _wanted(scheduler.name, there if reply.code == 0 else None, how, f"it does not answer: {words}")
 
 
-def _is_inside(scheduler: Scheduler) -> bool:
-    """Return True if this process runs in an allocation of this scheduler."""
-    steps = scheduler.site().steps
-    with suppress(ValueError):
-        return steps is not None and bool(steps.allocation(os.environ))
-    return False
+def _allocation(site: Site, host: Host) -> Allocation | None:
+    """Return the allocation around this process; None outside, or without an answer."""
+    with suppress(ValueError, SchedulerError):
+        if site.steps is not None:
+            return site.steps.allocation(os.environ, Asker(site, host, _TIME_LIMIT))
+    return None
 
 
 def _system() -> Iterator[Fact]:

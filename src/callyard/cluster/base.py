@@ -32,6 +32,8 @@ class RanksToStart(NamedTuple):
     arguments: Sequence[str]  # of each rank
     environment: Mapping[str, str]  # added to the present one
     options: RankOptions  # the user's own
+    cores: int  # of each rank
+    gpus: int  # of each rank
 
 
 class AgentOutput(NamedTuple):

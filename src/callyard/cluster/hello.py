@@ -92,9 +92,9 @@ def this_hello(pilot: PilotShare | None = None, rank: RankPlace | None = None) -
 
 def pilot_share(token: str, environ: Mapping[str, str] = os.environ) -> PilotShare:
     """Return this node's part of a job that was submitted with this token."""
-    from ..schedulers.registry import read_allocation  # here, because only agents of pilot jobs need this
+    from ..schedulers.registry import read_share  # here, because only agents of pilot jobs need this
 
-    allocation = read_allocation(environ)
+    allocation = read_share(environ)
     has = next((node for node in allocation.nodes if node.name == node_name(environ)), allocation.nodes[0])
     offer = NodeOffer(has.cores, has.gpus, has.memory)
     return PilotShare(f"{token}_{current_job(environ).element or 0}", allocation.job, offer)

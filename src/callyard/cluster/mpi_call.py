@@ -336,4 +336,5 @@ def _to_start(mpi_call: MpiCall, contact: str) -> RanksToStart:
     gpus = "" if need.rank_options.gpu_bind else str(shape.gpus // per_node)
     arguments = [contact, str(mpi_call.number), str(mpi_call.size), gpus]
     names = [node.name for node in nodes]
-    return RanksToStart(nodes[0].block, names, mpi_call.size, per_node, arguments, variables, need.rank_options)
+    each = shape.cores_per_rank, shape.gpus // per_node
+    return RanksToStart(nodes[0].block, names, mpi_call.size, per_node, arguments, variables, need.rank_options, *each)

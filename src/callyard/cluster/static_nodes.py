@@ -20,7 +20,15 @@ from .placement_state import NodeState
 
 
 class Nodes(Protocol):
-    """The nodes, and the command that starts agents there."""
+    """The nodes, and the command that starts agents there.
+
+    Attributes:
+        tells_each_end: the command tells of the end of one agent while others go on.
+        how_to_keep_one: advice for nodes that were taken away with the first lost one; empty without such advice.
+    """
+
+    tells_each_end: bool
+    how_to_keep_one: str
 
     def nodes(self) -> Mapping[str, NodeOffer]:
         """Return the names of the nodes, and the resources to give out there."""
@@ -49,6 +57,7 @@ class StaticNodes:
         self._nodes, self._placement = nodes, placement
         self._starts = AgentStarts(nodes.nodes())
         self._started: list[StartedAgents] = []
+        self._latest: dict[str, StartedAgents] = {}  # the last command that has started an agent, by node
         self._words: list[str] = []  # the last output of ended commands
         self._next_start: float | None = None
         self._wanted = False  # there were calls at the last look
@@ -84,6 +93,7 @@ class StaticNodes:
     def _start(self, loop: EventLoop, contact: str, names: list[str]) -> None:
         for started in self._nodes.start(contact, names):
             self._started.append(started)
+            self._latest.update(dict.fromkeys(names, started))
             loop.watch(started.fileno(), partial(self._on_output, loop, started))
 
     def _on_output(self, loop: EventLoop, started: StartedAgents, mask: int) -> None:
@@ -94,7 +104,8 @@ class StaticNodes:
             self._started.remove(started)
             self._words.append(started.words())
         # A connected agent counts as there until the channel reports its end; then the agent is started again.
-        self._starts.ended(output.ended_on, time.monotonic())
+        ended = [name for name in output.ended_on if self._latest.get(name) is started]
+        self._starts.ended(ended, time.monotonic())
 
     def admit(self, hello: Hello, now: float) -> NodeState | str:
         name = hello.node
@@ -107,7 +118,10 @@ class StaticNodes:
         return node
 
     def gone(self, node: NodeState, now: float) -> None:
-        self._starts.gone(node.name, now)
+        if self._nodes.tells_each_end:
+            self._starts.gone(node.name, now)
+        else:  # perhaps the agent has ended; if not, the first to connect stays, and the other one ends
+            self._starts.ended([node.name], now)
 
     def give_up(self, needs: Sequence[NodeNeed], long: bool, where: str) -> GivenUpCalls | None:
         expected = self._starts.expected()
@@ -131,9 +145,10 @@ class StaticNodes:
         said = "; ".join(dict.fromkeys(line for word in words for line in word.split("; ") if line))
         kind = NodeFailure if self._starts.ever else SchedulerError
         if any(map(self._nodes.is_over, words)):
+            advice = self._nodes.how_to_keep_one
             return kind(
-                f"{self._nodes.describe()}: this allocation has ended, so ask for another one; if it ended because a "
-                f"node failed, ask with --no-kill, which keeps the other nodes ({said})"
+                f"{self._nodes.describe()}: this allocation has ended, so ask for another one"
+                f"{advice and '; '}{advice} ({said})"
             )
         return kind(
             f"{self._nodes.describe()} has no connected node that could take this call (missing agents: {missing}; "

@@ -218,6 +218,7 @@ class Site:
         rank_options: returns the words for the user's own wishes, which go behind those of `rank_launcher`; None where
             there are no such words.
         check: raises `ResourceError` for resources that mean nothing to the scheduler.
+        check_live: raises `ResourceError` for resources of live calls that mean nothing to the launcher of ranks.
         requeue: returns the commands, one after the other, by which a job has itself started again later; None where
             there are none.
     """
@@ -240,6 +241,7 @@ class Site:
     rank_launcher: Callable[[int, int, str | None], tuple[str, ...]] | None = None
     rank_options: Callable[[RankOptions], Sequence[str]] | None = None
     check: Callable[[Resources], None] = lambda resources: None  # noqa: ARG005
+    check_live: Callable[[Resources], None] = lambda resources: None  # noqa: ARG005
     requeue: Callable[[JobId], Sequence[Sequence[str]]] | None = None
 
 

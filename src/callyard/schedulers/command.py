@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
-__all__ = ["Query", "Reply"]
+from ..errors import SchedulerError
+
+__all__ = ["NoAnswer", "Query", "Reply"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -40,3 +42,7 @@ class Reply:
     code: int | None
     out: str = ""
     err: str = ""
+
+
+class NoAnswer(SchedulerError):
+    """A question that a scheduler has not answered; the message has the scheduler's words."""

@@ -22,7 +22,7 @@ __all__ = [
     "environment_outside_jobs",
     "job_around",
     "open_scheduler",
-    "read_allocation",
+    "read_share",
     "scheduler_here",
     "scheduler_of_launcher",
 ]
@@ -73,8 +73,8 @@ def scheduler_of_launcher(program: str) -> Scheduler | None:
     return None
 
 
-def read_allocation(environ: Mapping[str, str]) -> Allocation:
-    """Return the allocation described by an environment, of whichever scheduler.
+def read_share(environ: Mapping[str, str]) -> Allocation:
+    """Return the allocation of the job around this process, of whichever scheduler, by its variables.
 
     Raises:
         ValueError: there is none, or its variables make no sense.
@@ -83,7 +83,7 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
     steps = open_scheduler(name).site().steps if name else None
     if steps is None:
         raise ValueError("this process is not inside an allocation: no scheduler has started it as part of a job")
-    return steps.allocation(environ)
+    return steps.share(environ)
 
 
 def environment_outside_jobs(environ: Mapping[str, str]) -> dict[str, str]:

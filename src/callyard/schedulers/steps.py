@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from .command import Query
 
-__all__ = ["AllocatedNode", "Allocation", "MpiPluginTexts", "NodeKind", "RankOptions", "RankStep", "Steps"]
+__all__ = ["AllocatedNode", "Allocation", "Ask", "MpiPluginTexts", "NodeKind", "RankOptions", "RankStep", "Steps"]
+
+T = TypeVar("T")
 
 
 class NodeKind(NamedTuple):
@@ -24,10 +26,11 @@ class NodeKind(NamedTuple):
 class AllocatedNode:
     """One node's share of an allocation; None stands for an amount without a variable."""
 
-    name: str
+    name: str  # as its own processes and people call it
     cores: int
     memory: int | None = None  # bytes
-    gpus: int | None = None
+    gpus: int | tuple[str, ...] | None = None  # the number, or the names
+    address: str = ""  # the word for the node in commands; empty if that is the name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +40,27 @@ class Allocation:
     Attributes:
         job: the scheduler's ID of the job.
         nodes: the nodes, in the scheduler's order.
-        ends: the end of the job (s since 1970); None if no variable tells.
+        ends: the end of the job (s since 1970), infinite without a limit; None if nothing tells.
+        title: the allocation as people call it, "Slurm job 7".
+        variables: variables for all processes that are started on the nodes.
     """
 
     job: str
     nodes: tuple[AllocatedNode, ...]
     ends: float | None = None
+    title: str = ""
+    variables: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+class Ask(Protocol):
+    """The way in which a scheduler's folder has a command run."""
+
+    def __call__(self, query: Query[T], /) -> T:
+        """Run the command and return what it told.
+
+        Raises:
+            NoAnswer: it failed.
+        """
 
 
 class RankOptions(NamedTuple):
@@ -69,6 +87,8 @@ class RankStep(NamedTuple):
         plugin: the plugin by which the ranks find each other; empty for the cluster's default.
         job: the job of these nodes, if the command is run outside of it.
         options: the user's own.
+        cores: the cores of each rank.
+        gpus: the GPUs of each rank.
     """
 
     nodes: Sequence[str]
@@ -77,10 +97,12 @@ class RankStep(NamedTuple):
     plugin: str = ""
     job: str | None = None
     options: RankOptions = RankOptions()
+    cores: int = 1
+    gpus: int = 0
 
 
 class Steps(Protocol):
-    """The commands for starting processes on the nodes of an allocation, as text."""
+    """The commands for processes on the nodes of an allocation, as text; nodes are named by their addresses."""
 
     @property
     def launcher(self) -> str:
@@ -90,11 +112,38 @@ class Steps(Protocol):
     def noise(self) -> bytes:
         """A meaningless line on the launcher's standard error, to be ignored."""
 
-    def allocation(self, environ: Mapping[str, str]) -> Allocation:
-        """Return the allocation described by an environment.
+    @property
+    def ended_on(self) -> Callable[[str], Sequence[str]] | None:
+        """The reader of the launcher's messages: the nodes on which a process has ended while others go on.
+
+        None for a launcher that tells of ends only when all processes have ended.
+        """
+
+    @property
+    def reaches_jobs(self) -> bool:
+        """True if ranks can be started on the nodes of a job from outside of it."""
+
+    @property
+    def how_to_get_one(self) -> str:
+        """Words for an allocation, and the commands that give one."""
+
+    @property
+    def how_to_keep_one(self) -> str:
+        """Advice for an allocation that has ended with the first of its lost nodes; empty without such advice."""
+
+    def allocation(self, environ: Mapping[str, str], ask: Ask) -> Allocation | None:
+        """Return the allocation around a process with these variables; None if there is none of its own user's.
 
         Raises:
-            ValueError: there is none, or its variables make no sense.
+            ValueError: the variables make no sense.
+            SchedulerError: it is of a kind that cannot be used, or a question about it failed.
+        """
+
+    def share(self, environ: Mapping[str, str]) -> Allocation:
+        """Return the allocation of a job around this process, by variables alone: this node at least.
+
+        Raises:
+            ValueError: there is none, or the variables make no sense.
         """
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
@@ -109,9 +158,6 @@ class Steps(Protocol):
 
     def ranks(self, step: RankStep, command: Sequence[str]) -> list[str]:
         """Return the command to start the ranks of an MPI call. The call ends with the first failing rank."""
-
-    def ended_on(self, text: str) -> list[str]:
-        """Return the nodes on which a process has ended, according to the launcher's messages."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -106,4 +106,4 @@ class SchedulerContract:
         steps = self.scheduler.site().steps
         if steps is not None:
             with pytest.raises(ValueError, match="allocation"):
-                steps.allocation({"PATH": "/bin"})
+                steps.share({"PATH": "/bin"})

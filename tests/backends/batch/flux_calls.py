@@ -78,7 +78,7 @@ def variables(*names: str) -> dict[str, str | None]:
 
 def job_in_a_job(results: str) -> tuple[tuple[str, str, str], tuple[str, str, str]]:
     """Return what a job knows of itself, and what a job that it submits does."""
-    with Executor(backend=Flux(poll=(0.2, 1), result_grace=2), cache=results) as ex:
+    with Executor(backend=Flux(detached=True, poll=(0.2, 1), result_grace=2), cache=results) as ex:
         return about_the_job(), ex.submit(about_the_job).result()
 
 

@@ -33,7 +33,9 @@ Jobs = Callable[..., Executor]
 
 
 def executor(cache: Path | None, max_workers: int | None = None, **options: Any) -> Executor:
-    return Executor(max_workers, backend=Flux(**{"poll": (0.2, 1), "result_grace": 1, **options}), cache=cache)
+    return Executor(
+        max_workers, backend=Flux(**{"detached": True, "poll": (0.2, 1), "result_grace": 1, **options}), cache=cache
+    )
 
 
 @pytest.fixture

@@ -124,11 +124,9 @@ class BatchWriter:
 
     def note_successors(self, known: Iterable[BatchDirectory]) -> None:
         """Count the successors of calls of this executor, which others have written, for `max_workers`."""
-        if self._throttle is None:
-            return
         for directory in known:
             request = directory.batch.request
-            if request.get("behind") and request["throttle"] == self._throttle.name:
+            if self._throttle is not None and request.get("behind") and request["throttle"] == self._throttle.name:
                 self._throttle.join(directory.token, directory.elements_left())
 
     def is_crowded(self) -> bool:

@@ -12,6 +12,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from typing import Any
 
 INACTIVE = 64  # state of jobs that have ended
@@ -24,9 +25,9 @@ URGENCIES = {"hold": 0, "default": 16, "expedite": 31}
 
 def main() -> int:
     """Do what the first argument says; the exit status is 0 if all of it was done."""
-    commands = {"submit": submit, "status": status, "find": find, "cancel": cancel, "reach": reach}
+    commands = (submit, status, find, cancel, reach, instance, left)
     try:
-        return commands[sys.argv[1]](json.load(sys.stdin))
+        return next(each for each in commands if each.__name__ == sys.argv[1])(json.load(sys.stdin))
     except OSError as error:
         tell(error)
         return 1
@@ -52,6 +53,35 @@ def reach(asked: Any) -> int:  # noqa: ARG001
     """Print the number of brokers."""
     print(opened().attr_get("size"))
     return 0
+
+
+def instance(asked: Any) -> int:  # noqa: ARG001
+    """Print whose the instance is; if it is the user's, also its job, hosts, resources that are up, and end."""
+    handle = opened()
+    from flux.resource import resource_list
+
+    said: Any = {"owner": int(handle.attr_get("security.owner")), "user": os.getuid()}
+    if said["owner"] == said["user"]:
+        found = resource_list(handle).get()
+        said.update(
+            level=int(handle.attr_get("instance-level")),
+            job=job_around(handle),
+            hostlist=handle.attr_get("hostlist"),
+            R=json.loads(found.up.encode()),
+            expiration=found.all.expiration,
+        )
+    print(json.dumps(said))
+    return 0
+
+
+def job_around(handle: Any) -> str:
+    """Return the ID of the job that the instance is, in the instance above; empty for none."""
+    import flux.job
+
+    try:
+        return str(flux.job.JobID(handle.attr_get("jobid")).f58plain)
+    except (OSError, ValueError):
+        return ""
 
 
 # ------------------------------------------------------------------ submitting
@@ -166,6 +196,18 @@ def status(asked: Any) -> int:
     for job in listed(handle, ASKED):
         if job["id"] in wanted:
             print(json.dumps({**job, "job": wanted[job["id"]]}))
+    return 0
+
+
+def left(asked: Any) -> int:
+    """Print a line of JSON with the time left (s) for each job that runs; null for no limit."""
+    handle = opened()
+    wanted = numbers_of(asked["jobs"])
+    now = time.time()
+    for job in listed(handle, ["t_run", "expiration"]):
+        if job["id"] in wanted and job.get("t_run"):
+            ends = job.get("expiration") or 0
+            print(json.dumps({"job": wanted[job["id"]], "left": ends - now if ends else None}))
     return 0
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import pkgutil
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
+from math import inf
 
 from ..base import JobId, JobRequest, Site, Status
 from ..command import Query
+from .instance import FluxSteps, check_live, is_over
+from .question import question
 from .refusals import why_refused
 from .states import translated
 from .submit import LANE, asked_for, check, submitted
@@ -16,9 +17,7 @@ from .variables import JOB_VARIABLES, environment
 
 __all__ = ["FluxScheduler"]
 
-T = TypeVar("T")
 _MOST = 1000  # jobs of one submission, which takes some seconds
-_PROGRAM = (pkgutil.get_data(__package__, "program.py") or b"").decode()
 
 
 class FluxScheduler:
@@ -32,11 +31,11 @@ class FluxScheduler:
         def read(out: str) -> JobId | Sequence[JobId]:
             return submitted(out, request)
 
-        return _query("submit", asked_for(request), read)
+        return question("submit", asked_for(request), read)
 
     def status(self, jobs: Sequence[JobId]) -> Query[Mapping[JobId, Status]]:
         """Return the command for the states of several jobs at once."""
-        return _query("status", {"jobs": list(map(str, jobs))}, _statuses)
+        return question("status", {"jobs": list(map(str, jobs))}, _statuses)
 
     def find(self, token: str) -> Query[Mapping[str, JobId]]:
         """Return the command for finding submissions by the tokens in the names of their jobs."""
@@ -45,24 +44,29 @@ class FluxScheduler:
             lines = [line.split() for line in out.splitlines()]
             return {line[1]: JobId(line[0]) for line in lines if len(line) == 2}
 
-        return _query("find", {"token": token, "lane": LANE}, read)
+        return question("find", {"token": token, "lane": LANE}, read)
 
     def cancel(self, jobs: Sequence[JobId]) -> Sequence[Query[None]]:
         """Return the command that cancels jobs."""
-        return [_query("cancel", {"jobs": list(map(str, jobs))}, _nothing)] if jobs else []
+        return [question("cancel", {"jobs": list(map(str, jobs))}, _nothing)] if jobs else []
 
     def site(self) -> Site:
         """Return the facts about the instance."""
         return _SITE
 
 
-def _query(command: str, asked: Mapping[str, object], read: Callable[[str], T]) -> Query[T]:
-    return Query(["flux", "python", "-c", _PROGRAM, command], read, json.dumps(asked))
-
-
 def _statuses(out: str) -> Mapping[JobId, Status]:
     found = map(json.loads, out.splitlines())
     return {JobId(job["job"]): translated(job) for job in found}
+
+
+def _time_left(jobs: Sequence[JobId]) -> Query[Mapping[JobId, float]]:
+    return question("left", {"jobs": list(map(str, jobs))}, _seconds_left)
+
+
+def _seconds_left(out: str) -> Mapping[JobId, float]:
+    found = map(json.loads, out.splitlines())
+    return {JobId(job["job"]): inf if job["left"] is None else float(job["left"]) for job in found}
 
 
 def _nothing(out: str) -> None:
@@ -80,12 +84,16 @@ def _rank_launcher(ranks: int, cores_per_rank: int, plugin: str | None) -> tuple
 
 _SITE = Site(
     program="flux",
-    array_limit=_query("reach", {}, _most),
+    array_limit=question("reach", {}, _most),
     environment=environment,
     refusal=why_refused,
     job_variables=JOB_VARIABLES,
     separate=True,
     inside=lambda environ: "FLUX_URI" in environ,
+    time_left=_time_left,
+    steps=FluxSteps(),
+    is_over=is_over,
     rank_launcher=_rank_launcher,
     check=check,
+    check_live=check_live,
 )

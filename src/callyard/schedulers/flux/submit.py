@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ...errors import ResourceError, SchedulerError
 from ...resources import Resources
 from ..base import JobId, JobRequest
-from .variables import ELEMENT, OF_THE_JOB
+from .variables import ELEMENT, OF_THE_JOB, OF_THE_NODE
 
 __all__ = ["LANE", "asked_for", "check", "submitted"]
 
@@ -83,8 +83,10 @@ def _shown(request: JobRequest) -> str:
 def _always(request: JobRequest) -> Iterator[str]:
     yield f"--output={request.log}"
     yield "--setopt=output.mode=append"
-    for name, value in OF_THE_JOB.items():
+    for name, value in {**OF_THE_JOB, **(OF_THE_NODE if request.whole_nodes else {})}.items():
         yield f"--env={name}={value}"
+    if request.whole_nodes:  # the calls there get their shares from an agent
+        yield "--setopt=cpu-affinity=off"
 
 
 def _instance(request: JobRequest) -> list[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
 from ...errors import SchedulerError
+from ..hostlists import expand
 from ..steps import AllocatedNode, Allocation, RankOptions
 from .job_ids import base, unique
 from .variables import environment
@@ -75,7 +75,8 @@ def read_allocation(environ: Mapping[str, str]) -> Allocation:
         )
     gpus = _gpus(environ)
     nodes = (AllocatedNode(n, c, _memory(environ, c, gpus), gpus) for n, c in zip(names, cores, strict=True))
-    return Allocation(environ["SLURM_JOB_ID"], tuple(nodes), end_time(environ))
+    job = environ["SLURM_JOB_ID"]
+    return Allocation(job, tuple(nodes), end_time(environ), f"Slurm job {job}")
 
 
 def _memory(environ: Mapping[str, str], cores: int, gpus: int | None) -> int | None:
@@ -102,29 +103,6 @@ def per_node(text: str) -> list[int]:
             raise ValueError(f"{text!r} is not how Slurm writes numbers for several nodes")
         counts += [int(match[1])] * int(match[2] or 1)
     return counts
-
-
-def expand(nodelist: str) -> list[str]:
-    """Return the names in "c[1-2,05-06],login,r[1-2]n[0-1]"."""
-    return [name for part in _split(nodelist) for name in _names(part)]
-
-
-def _split(nodelist: str) -> list[str]:
-    """Split at commas outside of brackets."""
-    return [part for part in re.split(r",(?![^\[]*\])", nodelist) if part]
-
-
-def _names(part: str) -> Iterator[str]:
-    pieces = [
-        list(_numbers(piece[1:-1])) if piece[0] == "[" else [piece] for piece in re.findall(r"\[[^\]]*\]|[^\[]+", part)
-    ]
-    return map("".join, itertools.product(*pieces))
-
-
-def _numbers(ranges: str) -> Iterator[str]:
-    for each in ranges.split(","):
-        low, _, high = each.partition("-")
-        yield from (str(number).zfill(len(low)) for number in range(int(low), int(high or low) + 1))
 
 
 # -- steps -----------------------------------------------------------------------------------------------------

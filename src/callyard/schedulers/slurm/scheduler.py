@@ -8,7 +8,7 @@ from ...errors import ResourceError
 from ...resources import Resources
 from ..base import Configuration, JobId, JobRequest, Site, Status
 from ..command import Query, Reply
-from ..steps import Allocation, MpiPluginTexts, NodeKind, RankStep
+from ..steps import Allocation, Ask, MpiPluginTexts, NodeKind, RankStep
 from . import allocation, commands, mpi, nodes
 from .refusals import why_refused
 from .states import JobReport, translated
@@ -103,9 +103,17 @@ class SlurmSteps:
 
     launcher = "srun"
     noise = allocation.NOISE
+    ended_on = staticmethod(allocation.ended_on)
+    reaches_jobs = True
+    how_to_get_one = "an allocation (salloc or sbatch)"
+    how_to_keep_one = "if it ended because a node failed, ask with --no-kill, which keeps the other nodes"
 
-    def allocation(self, environ: Mapping[str, str]) -> Allocation:
-        """Return the allocation described by an environment; raise ValueError if there is none."""
+    def allocation(self, environ: Mapping[str, str], ask: Ask) -> Allocation | None:  # variables tell all
+        """Return the allocation described by an environment; None outside of jobs."""
+        return allocation.read_allocation(environ) if JOB_VARIABLES.job in environ else None
+
+    def share(self, environ: Mapping[str, str]) -> Allocation:
+        """Return the same for a process in a job; raise ValueError if there is none."""
         return allocation.read_allocation(environ)
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
@@ -121,10 +129,6 @@ class SlurmSteps:
     def ranks(self, step: RankStep, command: Sequence[str]) -> list[str]:
         """Return the command that starts the ranks of an MPI call."""
         return allocation.ranks(step.nodes, step.size, step.per_node, step.plugin, command, step.job, step.options)
-
-    def ended_on(self, text: str) -> list[str]:
-        """Return the nodes on which a process has ended, according to the messages of `srun`."""
-        return allocation.ended_on(text)
 
 
 def _offered(text: str) -> Sequence[str]:
@@ -155,5 +159,6 @@ _SITE = Site(
     rank_launcher=_rank_launcher,
     rank_options=allocation.rank_options,
     check=_check,
+    check_live=_check,
     requeue=lambda job: commands.requeue(str(job)),
 )

@@ -1,0 +1,177 @@
+"""The settings of schedulers with live calls: whether calls are jobs or go to workers on nodes, and which nodes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..errors import CallyardError, ResourceError, SchedulerError
+from ..resource_values import whole
+from .base import Backend, Settings
+from .scheduler_settings import SchedulerSettings, lines
+
+if TYPE_CHECKING:
+    from ..result_cache import Cache
+    from ..schedulers.base import Scheduler
+    from ..schedulers.steps import Allocation
+    from .scheduler_launch import LaunchSettings
+
+__all__ = ["LiveSettings"]
+
+_TIME_LIMIT = 30.0  # s for the answer where this process is
+_OF_JOBS = ("calls_per_job", "log_limit")
+
+
+class LiveSettings(SchedulerSettings):
+    """The base of the public classes of schedulers that start processes on nodes.
+
+    Inside an allocation of the user's own, calls go to workers on its nodes; outside, with `nodes`, to workers on the
+    nodes of pilot jobs, and without to jobs. `detached` overrides that.
+    """
+
+    nodes: int | tuple[int, int] | None
+    mpi: str | None
+    interface: str | None
+    ports: tuple[int, int] | None
+
+    def _check(self) -> None:
+        """Raise ResourceError or CallyardError for an argument that makes no sense."""
+        super()._check()
+        _check_nodes(self.nodes)
+        _check_ports(self.ports)
+        if self.detached and self.nodes is not None and not self._is_around():
+            raise CallyardError(
+                "detached=True makes each call a job of its own; leave out nodes=, or say detached=False"
+            )
+
+    def _is_around(self) -> bool:
+        """Return True if this process is in an allocation, or can reach an instance, by its variables."""
+        return self._open_scheduler().site().inside(os.environ)
+
+    def _open_scheduler(self) -> Scheduler:
+        from ..schedulers.registry import open_scheduler
+
+        return open_scheduler(self._scheduler)
+
+    @property
+    def other_resources(self) -> Sequence[str]:
+        """The names of the template, which calls may use as resources beside the common ones."""
+        if self.template is None or not self._is_detached(self._allocation()):
+            return ()
+        return self._template_keys()
+
+    def open(self, settings: Settings, cache: Cache | None = None) -> Backend:
+        """Make the backend of an executor.
+
+        Raises:
+            CallyardError: the settings do not go together, the template cannot be read, or no allocation has so many
+                nodes.
+        """
+        allocation = self._allocation()
+        if self._is_detached(allocation):
+            return self._open_detached(settings, cache)
+        return self._open_live(settings, allocation)
+
+    # -- where this process is -------------------------------------------------------------------------
+
+    def _allocation(self) -> Allocation | None:
+        """Return the allocation for live calls; None if there is none, or calls are jobs in any case."""
+        from ..hosts.ask import Asker
+        from ..hosts.this_machine import open_host
+        from ..schedulers.command import NoAnswer
+
+        site = self._open_scheduler().site()
+        steps, host = site.steps, open_host()
+        if self.detached or steps is None:
+            return None
+        try:
+            return steps.allocation(host.environment(), Asker(site, host, _TIME_LIMIT))
+        except NoAnswer:
+            if self.detached is None and self.nodes is None:
+                return None  # each call becomes a job, whose submission tells the reason, or is tried again
+            raise
+        except ValueError as error:
+            if isinstance(error, CallyardError):
+                raise
+            raise SchedulerError(f"{self._needs_allocation(steps.how_to_get_one)}; {error}") from error
+
+    def _is_detached(self, allocation: Allocation | None) -> bool:
+        return (allocation is None and self.nodes is None) if self.detached is None else self.detached
+
+    def _needs_allocation(self, how: str) -> str:
+        return f"{self._scheduler}(detached=False) needs {how}, or nodes= to ask for"
+
+    # -- live calls ------------------------------------------------------------------------------------
+
+    def _open_live(self, settings: Settings, allocation: Allocation | None) -> Backend:
+        from .cluster import ClusterBackend
+        from .scheduler_launch import PilotLaunch, StepLaunch
+
+        if allocation is not None:
+            self._refuse_settings_of_jobs()
+            steps = StepLaunch(self._launch_settings(None, ()), allocation)
+            return ClusterBackend(steps, settings, steps.check)
+        if self.nodes is None:
+            steps_of_site = self._open_scheduler().site().steps
+            how = (
+                "a scheduler that starts processes on nodes" if steps_of_site is None else steps_of_site.how_to_get_one
+            )
+            raise SchedulerError(self._needs_allocation(how))
+        for name in _OF_JOBS:
+            if getattr(self, name) != getattr(type(self), name):
+                raise CallyardError(
+                    f"{name} is for calls that are jobs of their own; leave it out, or leave out nodes="
+                )
+        pilots = PilotLaunch(self._launch_settings(self._template_text(), self._template_keys()))
+        return ClusterBackend(pilots, settings, pilots.check)
+
+    def _refuse_settings_of_jobs(self) -> None:
+        if getattr(self, "exclude_failed_nodes", False):
+            raise CallyardError("exclude_failed_nodes is for jobs, and calls in an allocation are none; leave it out")
+        if self.teardown:
+            raise CallyardError("teardown is for jobs of Callyard's own; put its lines at the end of this job's script")
+
+    def _launch_settings(self, template: str | None, template_keys: Sequence[str]) -> LaunchSettings:
+        from ..hosts.this_machine import open_host
+        from .scheduler_launch import LaunchSettings
+
+        return LaunchSettings(
+            scheduler=self._open_scheduler(),
+            host=open_host(),
+            nodes=self.nodes,
+            asked=self._asked(),
+            walltime=self.walltime,
+            template=template,
+            template_keys=template_keys,
+            python=None if self.python is None else os.fspath(self.python),
+            setup=lines(self.setup),
+            teardown=lines(self.teardown),
+            launcher=self._launcher(),
+            mpi=self.mpi,
+            interface=self.interface,
+            ports=self.ports,
+            poll=self.poll,
+            exclude_failed_nodes=getattr(self, "exclude_failed_nodes", False),
+        )
+
+
+def _check_ports(ports: object) -> None:
+    if ports is None:
+        return
+    if isinstance(ports, (tuple, list)) and len(ports) == 2 and all(type(each) is int for each in ports):
+        low, high = ports
+        if 0 < low <= high < 1 << 16:
+            return
+    raise ResourceError(f"ports must be (lowest, highest) of a range of ports, not {ports!r}")
+
+
+def _check_nodes(nodes: object) -> None:
+    if nodes is None or isinstance(nodes, int):
+        whole("nodes", 1 if nodes is None else nodes, 1)
+        return
+    if isinstance(nodes, tuple) and len(nodes) == 2 and all(type(number) is int for number in nodes):
+        low, high = nodes
+        if 0 <= low <= high and high >= 1:
+            return
+    raise ResourceError(f"nodes must be a number of nodes or (fewest, most), not {nodes!r}")
