@@ -86,7 +86,8 @@ def keep_in_thread(end: RankEnd, read: Callable[[], str], every: float) -> None:
         while True:
             patience = end.patience()
             time.sleep(every if patience is None else min(every, patience))
-            end.hear(read())
+            with suppress(OSError):  # a file server that stumbles, or a call that has used up all descriptors
+                end.hear(read())
             end.send_due()
 
     threading.Thread(target=keep, name="callyard-end", daemon=True).start()
