@@ -344,7 +344,7 @@ def test_ranks_over_several_nodes_have_their_grace_when_the_allocation_ends(
 ) -> None:
     job, paths = allocate(2, "-c1"), [tmp_path / "0", tmp_path / "1"]
     with Executor(backend=Slurm()) as ex:
-        saving = ex.submit(ending_calls.save_on_all_ranks, paths, 1.5, resource_dict={"ranks": 2, "nodes": 2})
+        saving = ex.submit(ending_calls.save_on_all_ranks, paths, 0.5, resource_dict={"ranks": 2, "nodes": 2})
         until(lambda: all(path.exists() for path in paths))
         slurm.run("scancel", job)
         assert saving.result() == ["saved"] * 2

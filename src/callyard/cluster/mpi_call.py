@@ -81,7 +81,7 @@ class MpiCall:
         return usual if grace is None else grace
 
     def told_to_end(self, now: float, grace: float) -> None:
-        """Note that the ranks have been sent SIGTERM; `grace` (s) counts for a call without its own."""
+        """Note that the ranks are sent SIGTERM now; `grace` (s) counts for a call without its own."""
         self._told_to_end = True
         until = now + self._grace(grace) + _LATE
         self.until = until if self.until is None else min(self.until, until)
@@ -283,16 +283,19 @@ class MpiCalls:
         for mpi_call in self._mpi_calls.values():
             del mpi_call.ways[1:]
             if signum == signal.SIGTERM and mpi_call.complete:
-                self._tell_to_end(mpi_call, GRACE)
+                self._tell_to_end(mpi_call)
             else:
                 self._stop(mpi_call)
 
     def lets_end(self, call: Call, words: str) -> bool:
-        """Let the ranks of a call end in their grace, because a node of theirs is taken away; return if they run."""
+        """Let the ranks of a call end, because their scheduler takes nodes away; return False if they do not run.
+
+        They are told nothing: the scheduler sends SIGTERM to them, too, and SIGKILL when their time is over.
+        """
         for mpi_call in self._mpi_calls.values():
             if mpi_call.call is call and mpi_call.complete and not mpi_call.over:
                 mpi_call.left = words
-                self._tell_to_end(mpi_call, _KILL_WAIT)
+                mpi_call.told_to_end(time.monotonic(), _KILL_WAIT)
                 return True
         return False
 
@@ -301,8 +304,8 @@ class MpiCalls:
         """The calls whose ranks end on nodes that are not there any more for other calls."""
         return [mpi_call.call for mpi_call in self._mpi_calls.values() if mpi_call.left and not mpi_call.over]
 
-    def _tell_to_end(self, mpi_call: MpiCall, grace: float) -> None:
-        mpi_call.told_to_end(time.monotonic(), grace)
+    def _tell_to_end(self, mpi_call: MpiCall) -> None:
+        mpi_call.told_to_end(time.monotonic(), GRACE)
         for rank in mpi_call.ranks:
             rank.signal(signal.SIGTERM)
             self._send(rank)
