@@ -204,13 +204,14 @@ def save_on_all_ranks(paths: list[Path], seconds: float = 0.0) -> str:
     return "stayed"
 
 
-def warned_on_all_ranks() -> tuple[bool, str]:
+def warned_on_all_ranks(paths: list[Path]) -> tuple[bool, str]:
     """Return whether SIGTERM has not come yet, and the warning signal, as each rank gets it."""
     from mpi4py import MPI
 
     got: list[int] = []
     signal.signal(signal.SIGUSR2, lambda signum, frame: got.append(signum))
     MPI.COMM_WORLD.barrier()
+    paths[MPI.COMM_WORLD.rank].write_text("begun")
     try:
         while not got:
             time.sleep(0.01)

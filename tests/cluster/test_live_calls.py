@@ -322,9 +322,9 @@ def test_a_rank_on_several_nodes_that_fails(make: Make) -> None:
 @pytest.mark.needs("mpi")
 def test_ranks_on_several_nodes_hear_of_their_end(make: Make, tmp_path: Path) -> None:
     ex, paths = make(count=2, each=1), [tmp_path / "0", tmp_path / "1"]
-    warned = {**SPREAD, "run_time": 60, "warn_before": 59, "warn_signal": "USR2"}
-    assert ex.submit(ending_calls.warned_on_all_ranks, resource_dict=warned).result() == [(True, "SIGUSR2")] * 2
-    limited = {**SPREAD, "run_time": 2, "grace": 30}
+    warned = {**SPREAD, "run_time": 60, "warn_before": 56, "warn_signal": "USR2"}
+    assert ex.submit(ending_calls.warned_on_all_ranks, paths, resource_dict=warned).result() == [(True, "SIGUSR2")] * 2
+    limited = {**SPREAD, "run_time": 4, "grace": 30}
     assert ex.submit(ending_calls.save_on_all_ranks, paths, 2.0, resource_dict=limited).result() == ["saved"] * 2
     with pytest.raises(TimeLimitExceeded, match="run_time of 1 s"):
         ex.submit(ending_calls.ignore_the_end, resource_dict={**SPREAD, "run_time": 1, "grace": 0.5}).result()
