@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ending_calls
 import pytest
 from gate import Gate, held
 from pretended import Inside, node, same, until, visible
@@ -316,6 +317,26 @@ def test_a_rank_on_several_nodes_that_fails(make: Make) -> None:
     with pytest.raises(TimeLimitExceeded, match=r"run_time of 0\.5 s"):
         ex.submit(_wait_for_others, resource_dict={**SPREAD, "run_time": 0.5}).result()
     assert ex.submit(_rank, resource_dict=SPREAD).result() == [(0, 2), (1, 2)]
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_on_several_nodes_hear_of_their_end(make: Make, tmp_path: Path) -> None:
+    ex, paths = make(count=2, each=1), [tmp_path / "0", tmp_path / "1"]
+    warned = {**SPREAD, "run_time": 60, "warn_before": 56, "warn_signal": "USR2"}
+    assert ex.submit(ending_calls.warned_on_all_ranks, paths, resource_dict=warned).result() == [(True, "SIGUSR2")] * 2
+    limited = {**SPREAD, "run_time": 4, "grace": 30}
+    assert ex.submit(ending_calls.save_on_all_ranks, paths, 2.0, resource_dict=limited).result() == ["saved"] * 2
+    with pytest.raises(TimeLimitExceeded, match="run_time of 1 s"):
+        ex.submit(ending_calls.ignore_the_end, resource_dict={**SPREAD, "run_time": 1, "grace": 0.5}).result()
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_on_several_nodes_have_their_grace_when_workers_are_ended(make: Make, tmp_path: Path) -> None:
+    ex, paths = make(count=2, each=1), [tmp_path / "0", tmp_path / "1"]
+    future = ex.submit(ending_calls.save_on_all_ranks, paths, 1.5, resource_dict={**SPREAD, "grace": 30})
+    until(lambda: all(path.exists() for path in paths))
+    ex.terminate_workers()
+    assert future.result() == ["saved"] * 2
 
 
 @pytest.mark.parametrize(
