@@ -1,9 +1,9 @@
 """The successors of calls that cannot go on in their own job: batches that any process may submit.
 
 Two kinds of calls move to a successor. A call that has asked to be run again, or has lost its node and has a
-`restart_limit`, in a job that the scheduler does not start again, goes on with the arguments of its next attempt. A call
-that takes the result of a moved call goes after it: its own job waits for one that has ended, so the scheduler cancels
-it or starts it too early.
+`restart_limit`, in a job that the scheduler does not start again, goes on with the arguments of its next attempt. A
+call that takes the result of a moved call goes after it: its own job waits for one that has ended, so the scheduler
+cancels it or starts it too early.
 
 A successor has not been submitted. A process that waits for the call submits it, or `callyard resume`.
 """
