@@ -38,8 +38,8 @@ OLDER = frozenset(psutil.pids())  # what ran before the tests is not theirs, and
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Of tests/slurm_cluster, tests/flux_instance, tests/gridengine_cluster and tests/ssh_server: fixtures for others, too.
-pytest_plugins = ["clusters", "mpi_libraries", "instances", "grids", "ssh_servers"]
+# Of tests/slurm_cluster, flux_instance, gridengine_cluster, daemon and ssh_server: fixtures that others need, too.
+pytest_plugins = ["clusters", "mpi_libraries", "instances", "grids", "local_daemons", "ssh_servers"]
 
 # ------------------------------------------------------------------ capabilities
 
@@ -69,6 +69,7 @@ CAPABILITIES: dict[str, Callable[[], bool]] = {
     "gridengine": lambda: not WHY_NOT["gridengine"](),
     "ssh": lambda: not WHY_NOT["ssh"](),
     "linux": lambda: sys.platform == "linux",
+    "daemon": lambda: sys.platform == "linux",  # one that the tests can find and end
     "netns": functools.cache(_can_make_networks),
     "proc": lambda: Path("/proc/self/status").exists(),
 }
@@ -93,8 +94,8 @@ def has(name: str) -> bool:
 # Tests that depend little on the Python and take long: `make test` runs them on the newest one only.
 WIDE = (
     "backends/batch", "backends/cached", "backends/local/test_local_large_data.py",
-    "backends/local/test_local_resources.py", "backends/local/test_mpi.py", "cache", "cli", "cluster", "deaths",
-    "flux_instance", "gridengine_cluster",
+    "backends/local/test_local_resources.py", "backends/local/test_mpi.py", "cache", "cli", "cluster", "daemon",
+    "deaths", "flux_instance", "gridengine_cluster",
     "hosts", "interrupts", "jobs", "pool", "schedulers", "serialize/test_packer.py", "serialize/test_shared_memory.py",
     "slurm_cluster", "ssh_server", "system",
     "test_docs.py", "test_layers.py", "test_typing.py", "transport/test_contact_file.py",

@@ -2,7 +2,8 @@
 
 A ```python block is run; a ```text block that follows directly is what it prints ("..." stands for anything
 within a line). `<!-- no test: reason -->` before a block leaves it out; `<!-- needs: mpi -->` anywhere on a
-page skips the page where that is missing. A page that needs `slurm` runs on the login node of a test cluster.
+page skips the page where that is missing. A page that needs `slurm` runs on the login node of a test cluster, one that
+needs `daemon` has the tests' own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster
+from local_daemons import TestedDaemon
 
 from callyard.resources import NAMES
 from callyard.schedulers.script import VARIABLES
@@ -55,11 +57,15 @@ class Page:
         return [block["output"] for block in self.blocks if block["output"]]
 
 
-def pages(*, on_cluster: bool) -> Iterator[object]:
+SURROUNDINGS = {"slurm", "daemon"}
+
+
+def pages(place: str | None = None) -> Iterator[object]:
+    """Yield the pages that need this of the surroundings, by default none of them."""
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         page = Page(path)
         needs = NEEDS.findall(page.text)
-        if page.blocks and ("slurm" in needs) == on_cluster:
+        if page.blocks and SURROUNDINGS.intersection(needs) == {place} - {None}:
             yield pytest.param(page, id=str(path.relative_to(ROOT)), marks=pytest.mark.needs(*needs))
 
 
@@ -75,14 +81,14 @@ def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("page", list(pages(on_cluster=False)))
+@pytest.mark.parametrize("page", list(pages()))
 def test_page(page: Page, tmp_path: Path) -> None:
     check(page, tmp_path)
 
 
 @pytest.mark.once
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to cores")
-@pytest.mark.parametrize("page", list(pages(on_cluster=False)))
+@pytest.mark.parametrize("page", list(pages()))
 def test_page_on_one_core(page: Page, tmp_path: Path) -> None:
     check(page, tmp_path, "-c", ON_ONE_CORE, sys.executable)
 
@@ -98,8 +104,13 @@ def test_the_readme_begins_with_ten_lines_of_code() -> None:
     assert "no test" not in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", list(pages(on_cluster=True)))
+@pytest.mark.parametrize("page", list(pages("slurm")))
 def test_page_on_a_cluster(page: Page, slurm: Cluster, tmp_path: Path) -> None:
+    check(page, tmp_path)
+
+
+@pytest.mark.parametrize("page", list(pages("daemon")))
+def test_page_with_a_daemon(page: Page, daemon: TestedDaemon, tmp_path: Path) -> None:
     check(page, tmp_path)
 
 

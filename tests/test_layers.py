@@ -37,6 +37,7 @@ LAYERS = [
     "jobs",
     "worker",
     "pool",
+    "daemon",
     "cluster",
     "backends",
     "report",

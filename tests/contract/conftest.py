@@ -18,7 +18,7 @@ from gate import Gate
 from grid_files import ONE_SLOT
 
 import callyard
-from callyard import Flux, GridEngine, Slurm
+from callyard import Flux, GridEngine, Local, Slurm
 from callyard.hashing.encoder import _registered as registered
 
 WORKERS = 2
@@ -101,6 +101,8 @@ BACKENDS = {
     "processes": Backend(frozenset({"processes", "runs again", "workers", "again"}), _process_pool),
     "slurm detached": Backend(_JOBS | {"runs again"}, detached=True, core=True),
     "slurm detached with a cache": Backend(_JOBS, remembers=True, detached=True),
+    "local detached": Backend(_JOBS | {"runs again"}, detached=True, core=True, cluster="daemon"),
+    "local detached with a cache": Backend(_JOBS, remembers=True, detached=True, cluster="daemon"),
     "flux detached": Backend(_JOBS | {"runs again"}, detached=True, cluster="flux"),
     "flux detached with a cache": Backend(_JOBS, remembers=True, detached=True, cluster="flux"),
     "gridengine detached": Backend(_JOBS | {"runs again"}, detached=True, core=True, cluster="gridengine"),
@@ -137,8 +139,12 @@ def backend(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
         own = {"detached": True} if chosen.detached else {"nodes": 2}  # two of its four
         yield {"backend": Flux(poll=(0.2, 1), result_grace=2, **own)}  # type: ignore[arg-type]
         return
+    if chosen.cluster == "daemon":
+        request.getfixturevalue("running_daemon")
+        yield {"backend": Local(cores=2, detached=True)}
+        return
     if chosen.ssh:
-        yield {"backend": callyard.Local(host=request.getfixturevalue("sshd").host("plain"))}
+        yield {"backend": callyard.Local(detached=False, host=request.getfixturevalue("sshd").host("plain"))}
         return
     if chosen.cluster == "gridengine":
         request.getfixturevalue("grid")
@@ -178,7 +184,7 @@ def chosen(
         monkeypatch.setitem(registered, Gate, lambda _: next(numbers))
         if description.ssh:  # the other computer has a cache, too
             host = request.getfixturevalue("sshd").host("plain", directory=tmp_path / "there")
-            backend = {"backend": callyard.Local(host=host)}
+            backend = {"backend": callyard.Local(detached=False, host=host)}
         yield {**backend, "cache": tmp_path / "results"}
 
 
@@ -188,7 +194,7 @@ def make(
 ) -> Iterator[Callable[..., callyard.Executor]]:
     """Make executors of two workers, which end with the test."""
     chosen_backend = BACKENDS[request.node.callspec.params["backend"]]
-    detached, has_lanes = chosen_backend.detached, chosen_backend.cluster == "flux"
+    detached, has_lanes = chosen_backend.detached, chosen_backend.cluster in ("flux", "daemon")
     with ExitStack() as stack:
 
         def create(max_workers: int | None = WORKERS, **more: Any) -> callyard.Executor:

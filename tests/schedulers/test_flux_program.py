@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from callyard.hosts.this_machine import open_host
+from callyard.hosts.this_machine import LocalHost
 from callyard.resources import Resources
 from callyard.schedulers.base import Dependency, JobId, JobRequest
 from callyard.schedulers.command import Query, Reply
@@ -31,7 +31,7 @@ class Pretended:
         self.place.write_text(json.dumps(self.script))
         names = {"PRETENDED_FLUX": str(self.place), "PRETENDED_PYTHON": sys.executable, "PYTHONPATH": str(HERE)}
         env = {"PATH": f"{HERE}/bin:{os.environ['PATH']}", "FLUX_URI": "local://here", **names, **environment}
-        return open_host().run(query.argv, timeout=60, env={k: v for k, v in env.items() if v}, stdin=query.stdin)
+        return LocalHost().run(query.argv, timeout=60, env={k: v for k, v in env.items() if v}, stdin=query.stdin)
 
     def asked(self, what: str) -> list[list[Any]]:
         """Return what it was asked for."""

@@ -6,6 +6,7 @@ from types import MappingProxyType
 
 from callyard.schedulers.flux.scheduler import FluxScheduler
 from callyard.schedulers.gridengine.scheduler import GridEngineScheduler
+from callyard.schedulers.local.scheduler import LocalScheduler
 from callyard.schedulers.lsf.scheduler import LsfScheduler
 from callyard.schedulers.pbs.scheduler import PbsScheduler
 from callyard.schedulers.slurm.scheduler import SlurmScheduler
@@ -18,6 +19,10 @@ class TestSlurm(SchedulerContract):
 
 class TestFlux(SchedulerContract):
     scheduler = FluxScheduler()
+
+
+class TestLocal(SchedulerContract):
+    scheduler = LocalScheduler()
 
 
 class TestPBS(SchedulerContract):

@@ -9,8 +9,8 @@ import time
 from collections.abc import Callable
 
 from callyard.transport.channel import Link, Listener, PeerGone
+from callyard.transport.channel_messages import Message
 from callyard.transport.contact_file import Address
-from callyard.transport.messages import Message
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 30.0  # seconds; spent only where something is wrong

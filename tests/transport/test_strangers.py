@@ -25,9 +25,9 @@ from hypothesis import given
 from callyard.transport import handshakes
 from callyard.transport.certificates import Identity, agent_context, driver_context, make_identity
 from callyard.transport.channel import Link, Listener, PeerGone
+from callyard.transport.channel_messages import MESSAGE, MOST_BUFFERS, Message, encode
 from callyard.transport.contact_file import Address, Contact
 from callyard.transport.handshakes import Handshakes
-from callyard.transport.messages import MESSAGE, MOST_BUFFERS, Message, encode
 
 
 class Talk:

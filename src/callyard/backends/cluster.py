@@ -14,10 +14,10 @@ from ..cluster.static_nodes import StaticNodes
 from ..pool.call import CallPlan
 from ..pool.call_shape import KindOffer, NodeOffer
 from ..pool.mpi_launcher import SingleLauncher, as_if_alone, launch_command, launcher_environment
-from ..pool.zygote_connection import python_command
 from ..resources import Resources
 from ..serialize.packer import Packer
 from ..serialize.shared_memory import SegmentPool
+from ..system.python_command import python_command
 from .base import Settings
 from .live_base import LiveBackend, pack_initializer
 from .resource_mapping import plan_for_nodes

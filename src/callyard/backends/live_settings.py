@@ -85,11 +85,11 @@ class LiveSettings(SchedulerSettings):
     def _allocation(self) -> Allocation | None:
         """Return the allocation for live calls; None if there is none, or calls are jobs in any case."""
         from ..hosts.ask import Asker
-        from ..hosts.this_machine import open_host
+        from ..hosts.open_host import open_host
         from ..schedulers.command import NoAnswer
 
         site = self._open_scheduler().site()
-        steps, host = site.steps, open_host()
+        steps, host = site.steps, open_host(site)
         if self.detached or steps is None or self.host is not None:  # a gateway is in no allocation
             return None
         try:
@@ -149,12 +149,13 @@ class LiveSettings(SchedulerSettings):
     def _launch_settings(
         self, kinds: Sequence[AskedKind], template: str | None, template_keys: Sequence[str]
     ) -> LaunchSettings:
-        from ..hosts.this_machine import open_host
+        from ..hosts.open_host import open_host
         from .launch_settings import LaunchSettings
 
+        scheduler = self._open_scheduler()
         return LaunchSettings(
-            scheduler=self._open_scheduler(),
-            host=open_host(),
+            scheduler=scheduler,
+            host=open_host(scheduler.site()),
             nodes=self.nodes,
             kinds=kinds,
             template=template,

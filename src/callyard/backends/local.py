@@ -9,7 +9,7 @@ from itertools import count, islice
 from typing import TYPE_CHECKING
 
 from ..argument_checks import place_in_backend
-from ..errors import CallyardError, ResourceError
+from ..errors import ResourceError
 from ..errors.suggestions import strict_init
 from ..pool.call import CallPlan
 from ..pool.call_shape import NodeCapacity
@@ -21,11 +21,10 @@ from ..serialize.packer import Packer
 from ..serialize.shared_memory import SegmentPool
 from ..system.machine import Machine, detect
 from ..utils.public_names import public_names
-from ..utils.quantities import counted
 from ..worker.current_call import current
-from .base import Settings
+from .base import Backend, Settings
 from .live_base import LiveBackend, pack_initializer
-from .resource_mapping import GIB, make_plan
+from .resource_mapping import GIB, described, make_plan
 from .scheduler_settings import check_host
 
 if TYPE_CHECKING:
@@ -47,7 +46,9 @@ class Local:
             a call: those of that call.
         memory: the memory for all calls together (GiB, or a text as "16GB"); default: all that this process may use;
             within a call with a `memory`: that.
-        detached: calls of this backend end with the executor, so only False is accepted.
+        detached: True for calls that outlive this process and a logout: each is a job of a daemon, which gives out the
+            cores, GPUs and memory of the machine to the calls of all such executors of the user. False for calls that
+            end with the executor. Default: True with a `host`, else False.
         host: another computer, `SSH(...)`, of which this is said; default: this machine.
 
     Raises:
@@ -62,16 +63,16 @@ class Local:
     cores: int | None = None
     gpus: int | Sequence[int | str] | None = None
     memory: Amount = Amount()
-    detached: bool = False
+    detached: bool | None = None
     host: SSH | None = None
 
     def __post_init__(self) -> None:
         if self.cores is not None:
             whole("cores", self.cores, 1)
         _check_gpus(self.gpus)
+        if not isinstance(self.detached, (bool, type(None))):
+            raise ResourceError(f"detached must be True, False or None, not {self.detached!r}")
         check_host(self.host)
-        if self.detached:
-            raise CallyardError("Local runs live calls only so far; leave out detached=")
 
     @property
     def other_resources(self) -> Sequence[str]:
@@ -80,10 +81,18 @@ class Local:
 
     def on_host(self) -> Local:
         """Return what is opened on the other computer."""
-        return replace(self, host=None)
+        return replace(self, host=None, detached=self.detached is not False)
 
-    def open(self, settings: Settings, cache: Cache | None = None) -> LocalBackend:
-        """Make the backend of an executor."""
+    def open(self, settings: Settings, cache: Cache | None = None) -> Backend:
+        """Make the backend of an executor.
+
+        Raises:
+            CallyardError: the settings do not go together.
+        """
+        if self.detached:
+            from .local_jobs import open_local_jobs  # here, because live calls need none of this
+
+            return open_local_jobs(self.capacity(), settings, cache)
         return LocalBackend(self.capacity(settings.max_workers), settings)
 
     def capacity(self, max_workers: int | None = None) -> NodeCapacity:
@@ -139,6 +148,4 @@ class LocalBackend(LiveBackend):
 
     @property
     def description(self) -> str:
-        cores, gpus, memory = self.capacity
-        there = f"{counted(cores, 'core')}, {counted(len(gpus), 'GPU')}, {memory / GIB:.1f} GiB"
-        return f"live on {socket.gethostname()}: {there}"
+        return f"live on {socket.gethostname()}: {described(self.capacity)}"

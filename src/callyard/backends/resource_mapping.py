@@ -39,7 +39,7 @@ def make_plan(resources: Resources, capacity: NodeCapacity) -> CallPlan:
     """
     resources = with_nodes(resources)
     _refuse_what_means_nothing(resources.asked(), (*_FOR_SCHEDULERS, *_FOR_RANKS))
-    _refuse_what_there_is_not(resources, capacity)
+    check_capacity(resources, capacity)
     shape = shape_of(resources)
     if resources.exclusive:
         shape = shape._replace(cores=capacity.cores)
@@ -227,7 +227,14 @@ def _refuse_what_means_nothing(asked: dict[str, Any], for_schedulers: Iterable[s
             raise ResourceError(f"{key} is for a cache, and this executor has none; leave it out")
 
 
-def _refuse_what_there_is_not(resources: Resources, capacity: NodeCapacity) -> None:
+def described(capacity: NodeCapacity) -> str:
+    """Return resources in words."""
+    cores, gpus, memory = capacity
+    return f"{counted(cores, 'core')}, {counted(len(gpus), 'GPU')}, {memory / GIB:.1f} GiB"
+
+
+def check_capacity(resources: Resources, capacity: NodeCapacity) -> None:
+    """Raise ResourceError for a call that asks for more than there is."""
     if (resources.nodes or 1) > 1:
         raise ResourceError(f"nodes={resources.nodes} was asked for, and this machine is one; use nodes=1")
     if resources.cores > capacity.cores:

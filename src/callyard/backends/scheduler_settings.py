@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..cache.cache import Cache
     from .ssh import SSH
 
-__all__ = ["SchedulerSettings", "check_host"]
+__all__ = ["SchedulerSettings", "check_host", "check_jobs_possible"]
 
 
 _LEAST_LOG = 1 << 12  # bytes: less would hold neither head nor tail
@@ -78,17 +78,14 @@ class SchedulerSettings:
         return replace(cast("Any", self), host=None, detached=detached, template=self._template_text())
 
     def _open_detached(self, settings: Settings, cache: Cache | None) -> Backend:
-        from ..hosts.this_machine import open_host
+        from ..hosts.open_host import open_host
         from ..schedulers.registry import open_scheduler
         from .batch.backend import BatchBackend
         from .batch.scheduler_client import SchedulerClient
         from .batch.writer import JobSettings
         from .run_directories import private_home
 
-        if settings.max_tasks_per_child is not None:
-            raise CallyardError("max_tasks_per_child is for workers, and here each call is a job; leave it out")
-        if cache is not None and cache.mode == "read-only":
-            raise CallyardError("jobs are written into the cache, which mode='read-only' forbids; choose another mode")
+        check_jobs_possible(settings, cache)
         scheduler = open_scheduler(self._scheduler)
         site = scheduler.site()
         jobs = JobSettings(
@@ -115,7 +112,7 @@ class SchedulerSettings:
             exclude_failed_nodes=getattr(self, "exclude_failed_nodes", False),
         )
         directory = private_home() if cache is None else cache._directory
-        client = SchedulerClient(scheduler, open_host(), self.poll[0])
+        client = SchedulerClient(scheduler, open_host(site), self.poll[0])
         return BatchBackend(client, directory, jobs, settings, cache is None)
 
     def _asked(self) -> dict[str, str]:
@@ -133,7 +130,7 @@ class SchedulerSettings:
 
     def _command(self) -> tuple[str, ...]:
         """Return the command that runs Callyard on a node, before its arguments."""
-        from ..pool.zygote_connection import python_command
+        from ..system.python_command import python_command
 
         own = python_command("callyard.worker.job", "main")
         if self.python is not None:
@@ -181,6 +178,14 @@ class SchedulerSettings:
                     f"{setting} is given, and the template of the job script has no {{{{ {name} }}}} for it; add that"
                 )
         return frozenset(used)
+
+
+def check_jobs_possible(settings: Settings, cache: Cache | None) -> None:
+    """Raise CallyardError for settings of an executor that calls as jobs cannot honour."""
+    if settings.max_tasks_per_child is not None:
+        raise CallyardError("max_tasks_per_child is for workers, and here each call is a job; leave it out")
+    if cache is not None and cache.mode == "read-only":
+        raise CallyardError("jobs are written into the cache, which mode='read-only' forbids; choose another mode")
 
 
 def check_host(host: object) -> None:

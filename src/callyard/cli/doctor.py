@@ -6,6 +6,7 @@ The exit status is 0 if calls can run on this machine, 1 otherwise.
 from __future__ import annotations
 
 import argparse
+import glob
 import json
 import os
 import platform
@@ -19,7 +20,8 @@ from typing import NamedTuple
 from ..errors import SchedulerError
 from ..hosts.ask import Asker
 from ..hosts.base import Host
-from ..hosts.this_machine import open_host
+from ..hosts.daemon import ask, directory_here
+from ..hosts.open_host import open_host
 from ..schedulers.base import Scheduler, Site
 from ..schedulers.registry import OWN, open_scheduler, scheduler_here
 from ..schedulers.steps import Allocation
@@ -78,7 +80,7 @@ def _facts_of_host(options: argparse.Namespace) -> list[Fact]:
         setup=tuple(options.setup),
         command=options.ssh,
     )
-    taken = steps(host, lambda host: Local(host=host), _facts)
+    taken = steps(host, lambda host: Local(detached=False, host=host), _facts)
     return [Fact(*each, needed=True) if isinstance(each, Step) else Fact(*each) for each in taken]
 
 
@@ -116,11 +118,36 @@ def _schedulers() -> Iterator[Fact]:
     for scheduler in map(open_scheduler, OWN):
         if shutil.which(scheduler.site().program) is not None:
             yield _scheduler(scheduler)
+    yield from _daemon()
     yield Fact("backend='auto'", scheduler_here(os.environ).lower() or "local", "what this stands for here")
 
 
+def _daemon() -> Iterator[Fact]:
+    """Yield facts about detached calls of this machine; no daemon is started for that."""
+    answer = ask("about", _TIME_LIMIT)
+    there = None
+    if answer is not None and answer.get("code") == 0:
+        said = json.loads(answer["out"])
+        there = f"process {said['pid']}: {said['running']} running, {said['waiting']} waiting"
+    elif answer is not None:
+        there = f"process {answer['pid']}, of Callyard {answer['version']}"
+    advice = (
+        "systemd ends all processes of a user at logout here (KillUserProcesses=yes), those of Local(detached=True), "
+        "too: loginctl enable-linger, and start the first call with systemd-run --user --scope python ..."
+    )
+    kills = any(map(_kills_at_logout, ("/etc/systemd/logind.conf", *glob.glob("/etc/systemd/logind.conf.d/*.conf"))))
+    yield Fact("daemon", there, f"of Local(detached=True), in {directory_here()}", advice if kills else "")
+
+
+def _kills_at_logout(path: str) -> bool:
+    with suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+        return any(line.replace(" ", "").strip().lower() == "killuserprocesses=yes" for line in file)
+    return False
+
+
 def _scheduler(scheduler: Scheduler) -> Fact:
-    site, host = scheduler.site(), open_host()
+    site = scheduler.site()
+    host = open_host(site)
     around = _allocation(site, host)
     how = "each call becomes a job" if site.steps is None else "each call becomes a job, or nodes= asks for nodes"
     if around is not None:

@@ -29,9 +29,9 @@ from ..serialize.shared_memory import Memory, SegmentPool
 from ..transport import agent_protocol
 from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, FrameSender, json_frame, unwrap
 from ..transport.channel import PeerGone
+from ..transport.channel_messages import Message
 from ..transport.event_loop import EventLoop
 from ..transport.frames import Frame
-from ..transport.messages import Message
 from ..transport.sent_buffers import KeptBuffers
 from .agent_replies import AgentReply
 

@@ -24,7 +24,7 @@ from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packed import Packed
 from ..transport import agent_protocol, frames
 from ..transport.agent_protocol import PLAN_NUMBER, WHOLE, FrameSender, Outgoing, json_frame, unwrap, wrap
-from ..transport.messages import Message
+from ..transport.channel_messages import Message
 from ..transport.sent_buffers import SentBuffers
 from ..transport.sent_functions import SentFunctions, SentImports, working_directory
 from .hello import Hello

@@ -25,8 +25,8 @@ from ..system.descriptors import make_room
 from ..system.process_identity import may_live, this_process
 from ..transport import agent_protocol
 from ..transport.agent_protocol import Outgoing, json_frame
+from ..transport.channel_messages import Message, Reserve
 from ..transport.event_loop import EventLoop
-from ..transport.messages import Message, Reserve
 from ..version import VERSION
 from .agent_connection import AgentConnection, CallEnd
 from .base import GivenUpCalls, Launch

@@ -17,8 +17,8 @@ from ..pool.call import Call
 from ..pool.mpi_results import RankCollector, RankResults
 from ..system.exit_status import too_long
 from ..transport.agent_protocol import Outgoing
+from ..transport.channel_messages import Message
 from ..transport.event_loop import EventLoop
-from ..transport.messages import Message
 from ..utils.environment import THREADS
 from ..worker.communicator import words_of_alone, words_of_none
 from ..worker.exceptions import words_of_some_again

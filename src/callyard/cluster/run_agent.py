@@ -22,7 +22,7 @@ from ..system.processes import default_signals, open_standard_descriptors
 from ..transport import agent_protocol
 from ..transport.agent_protocol import json_frame, unwrap
 from ..transport.channel import PeerGone
-from ..transport.messages import Message
+from ..transport.channel_messages import Message
 from .agent import Agent, MakeRunner, adopt
 from .agent_output import keep_output, log_path
 from .hello import Hello, node_name, pilot_share, this_hello

@@ -13,17 +13,11 @@ from time import monotonic
 from typing import IO
 
 from ..schedulers.command import Reply
-from .base import Host
 
-__all__ = ["LocalHost", "Reply", "open_host"]
+__all__ = ["LocalHost", "Reply"]
 
 _DRAIN = 1.0  # seconds for the remaining output of a killed command
 _LOOK = 0.2  # seconds between two looks at `stop`
-
-
-def open_host() -> Host:
-    """Return the host for a backend or a command line: the only constructor call, so another kind is added here."""
-    return LocalHost()
 
 
 class LocalHost:

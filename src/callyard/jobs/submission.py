@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import ResourceError
 from ..hashing.digest import blake2b
 from ..resources import Resources
-from ..schedulers.base import Dependency, JobId, JobRequest
+from ..schedulers.base import Dependency, JobId, JobRequest, Share
 from ..utils.lite_stdlib import json_dumps, json_loads
 from ..utils.paths import runs_directory
 from .batch import BatchPart
@@ -44,6 +44,7 @@ def note_of(
     options: Mapping[str, str] | None = None,
     *,
     starts_ranks: bool = False,
+    share: Share | None = None,
 ) -> dict[str, Any]:
     """Return the request as JSON; arrays that must come first are named by their tokens."""
     return {
@@ -57,6 +58,7 @@ def note_of(
         "lanes": lanes,
         "starts_ranks": starts_ranks,
         "options": dict(options or {}),
+        "share": share,
     }
 
 
@@ -154,7 +156,15 @@ def request_of(folder: BatchDirectory, part: BatchPart, known: Known = _NONE) ->
         requeue=resources.restart_limit > 0,
         templated=asked["templated"],
         options=asked.get("options", {}),
+        share=_share(asked.get("share")),
     )
+
+
+def _share(noted: Sequence[Any] | None) -> Share | None:
+    if noted is None:
+        return None
+    name, cores, gpus, memory = noted
+    return Share(name, cores, tuple(gpus), memory)
 
 
 def trial_of(

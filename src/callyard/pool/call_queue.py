@@ -7,9 +7,9 @@ from collections.abc import Callable, Hashable, Iterable, Iterator
 from heapq import heappush
 from typing import Any, Generic, TypeVar
 
-from .call_shape import QueuedCall
+from .call_shape import Queued
 
-C = TypeVar("C", bound=QueuedCall)
+C = TypeVar("C", bound=Queued)
 N = TypeVar("N", bound=Hashable)
 Q = TypeVar("Q", bound="CallQueue[Any, Any]")
 

@@ -82,21 +82,23 @@ class KindOffer(NamedTuple):
     label: str = ""
 
 
-class QueuedCall(Protocol):
+class Queued(Protocol):
     order: int  # the number of its submission
 
     @property
     def priority(self) -> int: ...
 
+    def abandoned(self) -> bool:
+        """Return True if it was cancelled."""
+
+
+class QueuedCall(Queued, Protocol):
     @property
     def alone(self) -> bool:
         """True for a call with limits of its own: no call is sent ahead of it or behind."""
 
     def begin(self) -> bool:
         """Mark the call as running; return False if it was cancelled."""
-
-    def abandoned(self) -> bool:
-        """Return True if the call was cancelled."""
 
     def expected(self) -> float:
         """Return the likely duration in s, by the recent calls of the function."""

@@ -14,7 +14,6 @@ import contextlib
 import os
 import shutil
 import socket
-import struct
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,6 +21,7 @@ from collections.abc import Callable, Sequence
 from ..cache.messages import RunDeclined
 from ..errors import CallyardError
 from ..serialize.packer import Packed, Packer
+from ..system.peers import is_own_user
 from ..transport.frames import ERROR, NO_MPI, RANK, READY, RESULT, STRAY, Frame
 from ..transport.stream import FrameStream
 from ..worker.exceptions import dump_error, words_of_some_again
@@ -97,7 +97,7 @@ class RankGroup:
             sock, _ = self.listener.accept()
         except (BlockingIOError, InterruptedError, ConnectionError):
             return None
-        if not _is_ours(sock):
+        if not is_own_user(sock):
             sock.close()
             return None
         try:
@@ -225,15 +225,6 @@ class RankGroup:
 def _memory_directory() -> str | None:
     """Return a directory in memory, where launchers want the files shared by ranks; None for the usual place."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
-
-
-def _is_ours(sock: socket.socket) -> bool:
-    """Return True if the process at the other end belongs to this user, as far as the system tells."""
-    if not hasattr(socket, "SO_PEERCRED"):
-        return True  # the directory lets no other user in
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    _, uid, _ = struct.unpack("3i", credentials)
-    return bool(uid == os.getuid())
 
 
 def _warn_of_no_mpi(call: Call, size: int) -> None:

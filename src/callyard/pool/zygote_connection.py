@@ -9,15 +9,14 @@ import pickle
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..serialize.shared_memory import anonymous_file
 from ..system.exit_status import how_it_ended
 from ..system.processes import kill, kill_group, wait_for_end
+from ..system.python_command import python_command
 from ..transport import frames
 from ..transport.stream import FrameStream
 from ..transport.zygote_protocol import (
@@ -39,8 +38,6 @@ from .worker import Worker
 from .worker_environment import gpus_of_ranks, needs_fresh_process, worker_environment
 
 _WHAT = {SPAWNED: "spawned", EXITED: "exited", UNWATCHED: "unwatched", WITHDRAWN: "withdrawn", ALIVE: "alive"}
-_PACKAGE = os.path.abspath(Path(__file__).parents[2])
-_STANDARD = os.path.dirname(os.__file__)
 _END = 15.0  # s to wait for the zygote's end, besides the grace of the ended processes
 _TAIL = 2000  # characters of the zygote's output in an error
 
@@ -232,43 +229,3 @@ def _copy_of_stderr(opened: contextlib.ExitStack) -> int:
         return _copy(null, opened)
     finally:
         os.close(null)
-
-
-# The package is found where this process has it, whatever else is installed. Other modules are found where this process
-# would find them (perhaps nowhere else: in a vendored directory, in an archive), but the standard library comes first,
-# so that no file of the user's is taken for a module of the library. The modules loaded here are never garbage: a
-# freeze keeps the collector away.
-_CODE = """
-import gc, sys
-gc.disable()
-package, *places = sys.argv.pop(1).split("\\n")
-sys.path[:] = [*places, *(place for place in sys.path if place and place not in places)]
-import __future__
-sys.path.insert(0, package)
-import callyard
-del sys.path[0]
-from {module} import {function}
-gc.freeze()
-gc.enable()
-{function}()
-"""
-
-
-def python_command(module: str, function: str, *arguments: str) -> list[str]:
-    """Return the command that runs a function of this package in a new interpreter with this one's options."""
-    if not sys.executable:
-        raise OSError("sys.executable is not set: set it to the path of this Python, from which workers are started")
-    options = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]  # as multiprocessing does
-    code = _CODE.format(module=module, function=function)
-    return [sys.executable, *options, "-c", code, "\n".join([_PACKAGE, *_places()]), *arguments]
-
-
-def _places() -> list[str]:
-    """Return the import path: that of this process, but the standard library first."""
-    places = [place for place in map(str, sys.path) if place]
-    return sorted([*places, _PACKAGE], key=lambda place: not _is_standard(place))
-
-
-def _is_standard(place: str) -> bool:
-    archive = f"python{sys.version_info.major}{sys.version_info.minor}.zip"
-    return place == _STANDARD or os.path.basename(place) in ("lib-dynload", archive)

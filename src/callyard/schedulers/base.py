@@ -29,6 +29,7 @@ __all__ = [
     "Refusal",
     "Reply",
     "Scheduler",
+    "Share",
     "Site",
     "Status",
 ]
@@ -74,6 +75,22 @@ class Dependency:
     elements: tuple[int, ...] = ()
 
 
+class Share(NamedTuple):
+    """The part of a machine that the jobs of one executor may use together.
+
+    Attributes:
+        name: a word of the executor's own: jobs with the same name share this part.
+        cores: the number of cores.
+        gpus: the GPUs, as CUDA_VISIBLE_DEVICES names them.
+        memory: the memory (bytes).
+    """
+
+    name: str
+    cores: int
+    gpus: tuple[str, ...]
+    memory: int
+
+
 @dataclasses.dataclass(frozen=True)
 class JobRequest:
     """A job to be submitted.
@@ -101,6 +118,7 @@ class JobRequest:
             added by which Callyard finds, orders and reads the job.
         options: the settings of the cluster that only this scheduler knows, by the names in its backend, as the name of
             a parallel environment.
+        share: the part of the machine for this executor's jobs; only for the scheduler of one machine.
     """
 
     name: str
@@ -120,6 +138,7 @@ class JobRequest:
     requeue: bool = False
     templated: bool = False
     options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    share: Share | None = None
 
     def tokens(self) -> list[str]:
         """Return the token of each job, for a scheduler whose elements are jobs of their own."""
@@ -226,6 +245,7 @@ class Site:
         array_limit: asks for the most elements of an array; 0 for a cluster without arrays.
         numbering: the numbers of elements.
         separate: True if the elements of an array are jobs of their own, each with an ID and dependencies of its own.
+        daemon: True if a daemon of ours on the same machine carries out the commands, and not a program.
         inside: tells from the variables of a process if it is in an allocation or instance of the scheduler.
         environment: removes the variables of the current job or step from an environment, because commands would take
             these variables for options.
@@ -261,6 +281,7 @@ class Site:
     job_variables: JobVariables
     numbering: Numbering = dataclasses.field(default_factory=Numbering)
     separate: bool = False
+    daemon: bool = False
     inside: Callable[[Mapping[str, str]], bool] = lambda environ: False  # noqa: ARG005
     configuration: Callable[[Mapping[str, str]], Configuration | None] = lambda environ: None  # noqa: ARG005
     history: Callable[[Sequence[JobId]], Query[Mapping[JobId, Status]]] | None = None

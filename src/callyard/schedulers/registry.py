@@ -35,6 +35,7 @@ OWN = {
     "LSF": "callyard.schedulers.lsf.scheduler:LsfScheduler",
     "GridEngine": "callyard.schedulers.gridengine.scheduler:GridEngineScheduler",
     "Flux": "callyard.schedulers.flux.scheduler:FluxScheduler",
+    "Local": "callyard.schedulers.local.scheduler:LocalScheduler",
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import sys
 import weakref
 from collections.abc import Callable, Mapping
 
@@ -148,7 +149,14 @@ def _same(a: memoryview, b: memoryview) -> bool:
     # As 8-byte words: `memoryview` compares numbers of one format in C, several times faster than single bytes.
     words = a.nbytes // 8 * 8
     flat = b.cast("B")
-    return a[:words].cast("Q") == flat[:words].cast("Q") and a[words:] == flat[words:]
+    if a[words:] != flat[words:]:
+        return False
+    numpy = sys.modules.get("numpy")
+    if numpy is None:
+        return a[:words].cast("Q") == flat[:words].cast("Q")
+    # Twice as fast, and where buffers are large, numpy is loaded nearly always.
+    one, other = (numpy.frombuffer(each[:words], "u8") for each in (a, flat))
+    return bool(numpy.array_equal(one, other))
 
 
 def _keep_large(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:

@@ -1,6 +1,6 @@
 """The protocol between a driver and the agents on its nodes.
 
-The head of a message (`messages.py`) holds frames, as between a driver and its workers (`frames.py`). Beside
+The head of a message (`channel_messages.py`) holds frames, as between a driver and its workers (`frames.py`). Beside
 the head are large buffers, in the order of the frames that refer to them.
 
     driver -> agent    WELCOME   once, after HELLO: the resources to give out, and the settings of the workers

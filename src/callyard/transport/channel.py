@@ -29,11 +29,11 @@ from ..version import VERSION
 from .certificates import driver_context, make_identity
 from .channel_connect import Unreachable, connect_to_first
 from .channel_endpoint import Closable, Endpoint, PeerGone
+from .channel_messages import MESSAGE, PING, PONG, WELCOME, Message, Reserve
 from .contact_file import Address, Contact
 from .handshakes import Handshakes
 from .listening_sockets import candidates_of, listen
 from .local_addresses import find_addresses
-from .messages import MESSAGE, PING, PONG, WELCOME, Message, Reserve
 from .signs_of_life import SignsOfLife
 from .tls_connection import TlsConnection
 

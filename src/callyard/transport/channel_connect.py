@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 
 from .certificates import Identity, agent_context
+from .channel_messages import WELCOME
 from .contact_file import Address, Contact
-from .messages import WELCOME
 from .tls_connection import TlsConnection, prepare
 
 __all__ = ["Unreachable", "connect_to_first"]

@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections import deque
 
-from .messages import GarbledMessage, Message, MessageReader, Piece, encode
+from .channel_messages import GarbledMessage, Message, MessageReader, Piece, encode
 
 __all__ = ["AT_ONCE", "TlsConnection", "prepare"]
 

@@ -1,10 +1,10 @@
-"""Paths as typed by people."""
+"""Paths as typed by people, and the places of Callyard's own files."""
 
 from __future__ import annotations
 
 import os
 
-__all__ = ["expand", "runs_directory"]
+__all__ = ["daemon_directory", "expand", "runs_directory"]
 
 
 def expand(path: str) -> str:
@@ -14,5 +14,14 @@ def expand(path: str) -> str:
 
 def runs_directory() -> str:
     """Return the directory of runs, shared with the nodes of a cluster: `CALLYARD_RUNS`, or one in the user's home."""
+    return os.environ.get("CALLYARD_RUNS") or os.path.join(_state_directory(), "runs")
+
+
+def daemon_directory(machine: str) -> str:
+    """Return the directory of this machine's daemon: `CALLYARD_DAEMON`, or one in the user's home."""
+    return os.environ.get("CALLYARD_DAEMON") or os.path.join(_state_directory(), "daemon", machine)
+
+
+def _state_directory() -> str:
     state = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return os.environ.get("CALLYARD_RUNS") or os.path.join(state, "callyard", "runs")
+    return os.path.join(state, "callyard")

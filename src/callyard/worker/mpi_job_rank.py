@@ -21,7 +21,7 @@ from typing import Any
 from ..cache.directory import CacheDirectory
 from ..errors import CallyardError, RemoteTraceback, ResourceError, SchedulerError, WorkerLost
 from ..hosts.mpi_plugins import MpiPlugins
-from ..hosts.this_machine import open_host
+from ..hosts.open_host import open_host
 from ..jobs.batch import CallFile
 from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
@@ -142,7 +142,7 @@ def _plugins(launcher: tuple[str, ...]) -> MpiPlugins | None:
     """Return the launcher's ways to start ranks, if it is a scheduler's."""
     scheduler = scheduler_of_launcher(launcher[0])
     chosen = next((word[len(_MPI) :] for word in launcher if word.startswith(_MPI)), None)
-    return None if scheduler is None else MpiPlugins(scheduler.site(), open_host(), chosen)
+    return None if scheduler is None else MpiPlugins(scheduler.site(), open_host(scheduler.site()), chosen)
 
 
 def _started(launcher: tuple[str, ...], way: str) -> list[str]:

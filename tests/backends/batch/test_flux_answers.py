@@ -14,7 +14,7 @@ from instance import Instance
 from this_machine import until
 
 from callyard.backends.batch.scheduler_client import SchedulerClient, SubmissionRefused
-from callyard.hosts.this_machine import open_host
+from callyard.hosts.this_machine import LocalHost
 from callyard.resources import Resources
 from callyard.schedulers.base import Dependency, JobId, JobRequest
 from callyard.schedulers.flux.scheduler import FluxScheduler
@@ -27,7 +27,7 @@ TOKEN = "0123456789abcdef"
 
 @pytest.fixture
 def client() -> SchedulerClient:
-    return SchedulerClient(FluxScheduler(), open_host(), 1.0)
+    return SchedulerClient(FluxScheduler(), LocalHost(), 1.0)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def refuse(value: int) -> None:
 
 
 def test_a_graph_goes_over_at_once(sshd: Server, gate: Gate) -> None:
-    with Executor(backend=Local(host=sshd.host("plain"))) as executor:
+    with Executor(backend=Local(detached=False, host=sshd.host("plain"))) as executor:
         first = executor.submit(gate.hold, 1)
         last = executor.submit(max, executor.submit(abs, -3), executor.submit(successor, 4))
         assert last.result(60) == 5
@@ -41,7 +41,7 @@ def test_a_graph_goes_over_at_once(sshd: Server, gate: Gate) -> None:
 
 
 def test_the_users_classes_and_functions_travel(sshd: Server) -> None:
-    with Executor(backend=Local(host=sshd.host("plain"))) as executor:
+    with Executor(backend=Local(detached=False, host=sshd.host("plain"))) as executor:
         point = executor.submit(moved, Point(2)).result(60)
         assert type(point) is Point
         assert point.x == 3
@@ -50,7 +50,7 @@ def test_the_users_classes_and_functions_travel(sshd: Server) -> None:
 
 
 def test_an_exception_has_its_traceback(sshd: Server) -> None:
-    with Executor(backend=Local(host=sshd.host("plain"))) as executor:
+    with Executor(backend=Local(detached=False, host=sshd.host("plain"))) as executor:
         failed = executor.submit(refuse, 7)
         dependent = executor.submit(successor, failed)
         error = failed.exception(60)
@@ -60,7 +60,7 @@ def test_an_exception_has_its_traceback(sshd: Server) -> None:
 
 
 def test_cancel_and_shutdown(sshd: Server, gate: Gate) -> None:
-    executor = Executor(1, backend=Local(host=sshd.host("plain")))
+    executor = Executor(1, backend=Local(detached=False, host=sshd.host("plain")))
     running = executor.submit(gate.hold, 1)
     waiting = executor.submit(gate.hold, 2)
     until(running.running)
@@ -76,12 +76,12 @@ def test_cancel_and_shutdown(sshd: Server, gate: Gate) -> None:
 
 def test_what_runs_there_knows_its_directory(sshd: Server, tmp_path: Path) -> None:
     place = tmp_path / "there"
-    with Executor(backend=Local(host=sshd.host("plain", directory=place))) as executor:
+    with Executor(backend=Local(detached=False, host=sshd.host("plain", directory=place))) as executor:
         assert executor.submit(os.getcwd).result(60) == str(place)
 
 
 def test_kill_ends_what_runs_there(sshd: Server, gate: Gate) -> None:
-    with Executor(backend=Local(host=sshd.host("plain"))) as executor:
+    with Executor(backend=Local(detached=False, host=sshd.host("plain"))) as executor:
         future = executor.submit(gate.hold, 1)
         gate.arrived(1)
         until(future.running)
@@ -90,10 +90,10 @@ def test_kill_ends_what_runs_there(sshd: Server, gate: Gate) -> None:
 
 
 def test_a_result_is_answered_without_a_connection(sshd: Server, results: Path) -> None:
-    with Executor(backend=Local(host=sshd.host("plain")), cache=results) as executor:
+    with Executor(backend=Local(detached=False, host=sshd.host("plain")), cache=results) as executor:
         value = executor.submit(successor, executor.submit(successor, 1))
         assert value.result(60) == 3
-    with Executor(backend=Local(host=sshd.host("nobody-there")), cache=results) as executor:
+    with Executor(backend=Local(detached=False, host=sshd.host("nobody-there")), cache=results) as executor:
         future = executor.submit(successor, executor.submit(successor, 1))
         assert future.cached
         assert future.result(60) == 3

@@ -35,7 +35,7 @@ def zeros(megabytes: int) -> np.ndarray:
 def test_a_thousand_calls_cost_few_round_trips(sshd: Server, relay: Relay) -> None:
     """A round trip is long here, so that neither the machine's speed nor its other work matters much."""
     seconds = {}
-    with Executor(backend=Local(host=sshd.host(sshd.account("far", port=relay.port)))) as executor:
+    with Executor(backend=Local(detached=False, host=sshd.host(sshd.account("far", port=relay.port)))) as executor:
         assert list(executor.map(abs, range(100))) == list(range(100))
         for trip in (0.0, 0.5):
             relay.delay = trip / 2
@@ -51,14 +51,14 @@ def test_a_large_argument_crosses_once(sshd: Server, relay: Relay, tmp_path: Pat
     host = sshd.host(sshd.account("large", port=relay.port), directory=tmp_path / "there")
     values = np.random.default_rng(0).random(4 * MEGABYTE // 8)
     for _ in range(2):
-        with Executor(backend=Local(host=host)) as executor:
+        with Executor(backend=Local(detached=False, host=host)) as executor:
             futures = [executor.submit(total, values, factor) for factor in range(5)]
             assert [future.result(PATIENCE) for future in futures] == [total(values, factor) for factor in range(5)]
     assert 4 * MEGABYTE < relay.up < 5 * MEGABYTE
 
 
 def test_a_result_that_feeds_another_call_need_not_come_first(sshd: Server, relay: Relay) -> None:
-    with Executor(backend=Local(host=sshd.host(sshd.account("feeding", port=relay.port)))) as executor:
+    with Executor(backend=Local(detached=False, host=sshd.host(sshd.account("feeding", port=relay.port)))) as executor:
         large = executor.submit(zeros, 8)
         assert executor.submit(total, large).result(PATIENCE) == 0.0
         assert relay.up < MEGABYTE

@@ -46,7 +46,7 @@ def test_a_package_that_is_not_there(sshd: Server, tmp_path: Path, monkeypatch: 
     import only_here  # type: ignore[import-not-found]
 
     assert isinstance(only_here, types.ModuleType)
-    with Executor(backend=Local(host=sshd.host("plain"))) as executor:
+    with Executor(backend=Local(detached=False, host=sshd.host("plain"))) as executor:
         error = executor.submit(only_here.half, 3).exception(60)
     assert isinstance(error, VersionMismatch)
     assert "'half' uses only_here, which is not installed on" in str(error)

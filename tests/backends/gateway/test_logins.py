@@ -19,12 +19,12 @@ PATIENCE = 60
 
 
 def answer(host: SSH) -> int:
-    with Executor(backend=Local(host=host)) as executor:
+    with Executor(backend=Local(detached=False, host=host)) as executor:
         return executor.submit(abs, -7).result(PATIENCE)
 
 
 def refusal(host: SSH) -> str:
-    with Executor(backend=Local(host=host)) as executor:
+    with Executor(backend=Local(detached=False, host=host)) as executor:
         first = executor.submit(abs, -7)
         error = first.exception(PATIENCE)
         assert isinstance(error, CallyardError)
@@ -151,4 +151,4 @@ def test_destinations(destination: object) -> None:
 
 def test_a_host_that_is_none() -> None:
     with pytest.raises(ResourceError, match=r"host must be SSH\(\.\.\.\)"):
-        Local(host="login")  # type: ignore[arg-type]
+        Local(detached=False, host="login")  # type: ignore[arg-type]

@@ -387,7 +387,7 @@ REFUSED_OPTIONS: dict[str, tuple[Callable[[], object], type[Exception], str]] = 
     "Local's GPUs": (lambda: Local(gpus=-1), ResourceError, "^gpus must be.*at least 0"),
     "GPUs as text": (lambda: Local(gpus="0,1"), ResourceError, "gpus must be a number of GPUs or a list"),
     "a GPU twice": (lambda: Local(gpus=[0, "0"]), ResourceError, "each GPU once"),
-    "detached": (lambda: Local(detached=True), CallyardError, "detached"),
+    "detached": (lambda: Local(detached=1), ResourceError, "detached must be True or False"),
     "for a scheduler": (lambda: Local(partition="x"), TypeError, "partition"),  # type: ignore[call-arg]
 }
 

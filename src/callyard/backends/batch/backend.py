@@ -364,7 +364,7 @@ class BatchBackend:
     @property
     def description(self) -> str:
         where = "" if not self._private else f", without a cache, in {self.home.path}"
-        return f"detached, each call a job of {self.job_settings.scheduler}{where}"
+        return f"detached, each call a job of {self.job_settings.place or self.job_settings.scheduler}{where}"
 
 
 _backends: weakref.WeakSet[BatchBackend] = weakref.WeakSet()

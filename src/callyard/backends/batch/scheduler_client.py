@@ -9,7 +9,7 @@ from threading import Event
 
 from ...errors import SchedulerError
 from ...hosts.base import Host
-from ...hosts.this_machine import open_host
+from ...hosts.open_host import open_host
 from ...resources import amounts
 from ...schedulers.base import JobId, JobRequest, Refusal, Scheduler, Status
 from ...schedulers.command import Query, Reply
@@ -231,4 +231,5 @@ def mistake(name: str, refused: SubmissionRefused) -> SchedulerError:
 
 def client_of(scheduler: str) -> SchedulerClient:
     """Return the client of the named scheduler, on this machine."""
-    return SchedulerClient(open_scheduler(scheduler), open_host(), _FIRST_PAUSE)
+    opened = open_scheduler(scheduler)
+    return SchedulerClient(opened, open_host(opened.site()), _FIRST_PAUSE)

@@ -24,7 +24,7 @@ from ...jobs.submission import check_text, note_of
 from ...jobs.throttle import ArrayThrottle, LaneThrottle
 from ...pool.mpi_launcher import launcher_environment
 from ...resources import Resources
-from ...schedulers.base import Numbering
+from ...schedulers.base import Numbering, Share
 from ...schedulers.job_environment import JOB_VARIABLES
 from ...schedulers.steps import RankOptions
 from ...system.machine import GPUS
@@ -176,6 +176,7 @@ class BatchWriter:
                 list(map(self._named, array.after_each)),
                 [] if self._lanes is None else self._lanes.enter(len(numbers)), self._job_settings.options,
                 starts_ranks=resources.ranks > 1 and not self._is_for_the_node(resources),
+                share=self._job_settings.share,
             ),
         )  # fmt: skip
 
@@ -390,6 +391,8 @@ class JobSettings:
     result_grace: float = 60.0
     exclude_failed_nodes: bool = False
     log_limit: int = 100 << 20  # bytes
+    share: Share | None = None  # of this machine, where it has no scheduler
+    place: str = ""  # where the jobs run, for people; default: the scheduler's name
 
     def __post_init__(self) -> None:
         for name, texts in (("python or launcher", self.python), ("setup", self.setup), ("teardown", self.teardown)):

@@ -1,0 +1,1 @@
+"""The daemon of `Local(detached=True)`: a small scheduler for the jobs of one user on one machine."""
