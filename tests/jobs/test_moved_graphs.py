@@ -19,7 +19,7 @@ from callyard.jobs.batch import BatchPart, CallFile, CallInput, CallOutcome, Cal
 from callyard.jobs.call_files import follow_moves
 from callyard.jobs.find_batches import folders, folders_by_age
 from callyard.jobs.spool import BatchDirectory
-from callyard.jobs.submission import is_ready, waited_for
+from callyard.jobs.submission import is_ready
 from callyard.jobs.successor import move_after_inputs, move_to_successor
 
 KEY = "ab" * 20
@@ -120,7 +120,7 @@ class Graph:
             for folder in folders_by_age(self.home):
                 if not folder.is_over() and is_ready(folder):
                     folder.submitted_as(BatchPart(0, folder.batch.size, "17"))
-                others = [BatchDirectory(self.home, token) for token in waited_for(folder)]
+                others = [BatchDirectory(self.home, token) for token in folder.batch.waited_for()]
                 if folder.unsent is None and all(other.is_over() for other in others):
                     for number in range(len(folder.batch.calls)):
                         if folder.ended(number) is None:

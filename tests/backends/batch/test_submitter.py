@@ -19,7 +19,7 @@ from callyard.cache.directory import CacheDirectory
 from callyard.jobs.batch import Batch, BatchPart, CallOutcome, CallPosition
 from callyard.jobs.planner import ArrayDependency
 from callyard.jobs.spool import BatchDirectory
-from callyard.jobs.submission import is_ready, next_part, note_of, parts_of, request_of, waited_for
+from callyard.jobs.submission import is_ready, next_part, note_of, parts_of, request_of
 from callyard.resources import Resources
 from callyard.schedulers.base import Dependency, JobId, JobRequest
 
@@ -248,7 +248,7 @@ def test_elements_that_are_jobs_of_their_own(home: CacheDirectory) -> None:
         [ArrayDependency("any", folder.token, 0), ArrayDependency("any", folder.token, 1)],
     ]
     second = written(home, "1" * 16, 2, after_each=each, lanes=["a", "b"])
-    assert waited_for(second) == {folder.token}
+    assert second.batch.waited_for() == {folder.token}
     request = request_of(second, BatchPart(0, 2))
     assert (request.after, request.lanes) == ((), ("a", "b"))
     assert request.after_each == ((JobId("f2"),), (JobId("f0"), JobId("f1")))
