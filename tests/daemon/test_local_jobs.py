@@ -136,7 +136,7 @@ def test_what_cannot_be_had_is_refused_at_once(ex: Executor, asked: dict[str, An
 def test_settings_that_do_not_go_together() -> None:
     with pytest.raises(CallyardError, match="max_tasks_per_child is for workers"):
         Executor(backend=Local(detached=True), max_tasks_per_child=1)
-    with pytest.raises(ResourceError, match="detached must be True or False"):
+    with pytest.raises(ResourceError, match="detached must be True, False or None, not 1"):
         Local(detached=1)  # type: ignore[arg-type]
 
 
