@@ -18,7 +18,7 @@ from gate import Gate
 from local_calls import executor
 from local_daemons import TestedDaemon
 from noted_calls import runs
-from this_machine import until
+from this_machine import running, until
 
 from callyard import (
     CallyardError,
@@ -171,7 +171,7 @@ def test_what_a_call_leaves_running_ends_with_it(ex: Executor, journal: str, gat
     pids = [int(pid) for pid in Path(journal).read_text().strip().split(",")]
     gate.open()
     assert future.result() is None
-    until(lambda: not any(map(psutil.pid_exists, pids)))
+    until(lambda: not any(map(running, pids)))
 
 
 def test_the_commands_are_those_of_a_cluster(
