@@ -20,7 +20,7 @@ __all__ = ["MESSAGE", "MOST_BUFFERS", "PING", "PONG", "WELCOME", "GarbledMessage
 WELCOME, PING, PONG, MESSAGE = 1, 2, 3, 4
 
 MOST_BUFFERS = 20_000  # beside one message
-SCRATCH = 1 << 17  # bytes that are read at once, apart from large buffers
+SCRATCH = 1 << 14  # bytes that are read at once, apart from large buffers: TLS gives no more, and each peer has so many
 APART = 1 << 16  # bytes from which a buffer is sent and read apart, rather than copied together with its neighbours
 
 _HEAD = Struct("<BIQ")
