@@ -94,8 +94,8 @@ class Attempt:
 
 
 @pytest.mark.timeout(300)
-def test_the_daemon_is_killed_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    attempts = [Attempt(tmp_path, "daemon", step, monkeypatch) for step in range(1, 21)]
+def test_the_daemon_is_killed_at_many_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    attempts = [Attempt(tmp_path, "daemon", step, monkeypatch) for step in (*range(1, 19, 2), 20)]
     futures = [graph(attempt.ex, attempt.journal) for attempt in attempts]
     assert [future.result() for future in futures] == ["last+one+two"] * len(attempts)
     for attempt in attempts:

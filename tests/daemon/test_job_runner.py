@@ -15,6 +15,7 @@ from callyard.daemon.job_processes import KeeperEnd, Keepers
 from callyard.daemon.job_runner import JobRunner
 from callyard.daemon.keeper import CLAIMED, NO_ROOM, KeptJob
 from callyard.daemon.run_file import RunEnd, claim_run, write_end
+from callyard.errors import ResourceError
 from callyard.pool.call_shape import NodeCapacity
 from callyard.system.process_identity import ProcessIdentity, this_process
 
@@ -207,3 +208,17 @@ def test_old_jobs_are_forgotten(make: Make, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("callyard.daemon.job_files._KEPT", -1000.0)
     daemon.runner.forget_old()
     assert not daemon.runner.table.jobs
+
+
+@pytest.mark.parametrize("begin", ["now+420000weeks", "0001-01-01", "tomorrow"])
+def test_a_time_without_a_meaning_stops_no_later_daemon(make: Make, begin: str) -> None:
+    with pytest.raises(ResourceError, match="begin="):
+        make().submit(begin=begin)
+    assert make().runner.table.jobs == {}
+
+
+def test_a_damaged_request_is_named(make: Make, tmp_path: Path) -> None:
+    make().submit()
+    (tmp_path / "batches" / "abc" / "request").write_text("{")
+    with pytest.raises(ValueError, match=r"batches/abc/request is damaged; remove .*batches/abc"):
+        make()

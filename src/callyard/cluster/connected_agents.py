@@ -85,7 +85,7 @@ class Agents:
         self._listener: Listener | None = None
         self._loop: EventLoop | None = None  # once agents may come
         self._directory: str | None = None
-        self._mpi_calls = MpiCalls(launch, placement, self._transmit, self.ends)
+        self._mpi_calls = MpiCalls(launch, placement, self._transmit, self.ends, self.lost)
         self._last_look = 0.0
 
     # -- to the agents ---------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ class Agents:
 
     def signal(self, signum: int) -> None:
         """End all workers by this signal."""
-        self._mpi_calls.stop()
+        self._mpi_calls.signal(signum)
         for agent in self._by_peer.values():
             agent.signal(signum)
             self._to_flush[agent] = None
@@ -259,8 +259,15 @@ class Agents:
         # Calls on several nodes have ranks on other nodes, too, which must end.
         for call in cast("list[Call]", self._placement.leave(agent.node)):
             if call.need.by_scheduler:
+                if agent.leaving and self._mpi_calls.lets_end(call, words):
+                    continue
                 self._mpi_calls.drop(call)
             self.lost.append((call, words))
+
+    @property
+    def ranks_leave(self) -> list[Call]:
+        """The calls whose ranks end on nodes that are taken away."""
+        return self._mpi_calls.leaving
 
     def abandon(self) -> None:
         """Treat all agents as gone: each has had its time to end."""

@@ -73,7 +73,10 @@ class JobFiles:
 
     def _read(self, token: str) -> StoredJobs:
         with open(self._path(token, "request"), encoding="utf-8") as file:
-            said = json.load(file)
+            try:
+                said = json.load(file)
+            except ValueError:
+                raise ValueError(f"{file.name} is damaged; remove {self._path(token)}, and its jobs are lost") from None
         if said.pop("format") != _FORMAT:
             raise ValueError(f"{self._path(token)} is of another version of Callyard")
         ends = None

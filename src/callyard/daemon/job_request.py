@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
+from ..errors import ResourceError
 from ..pool.call_shape import NodeCapacity
 from ..schedulers.base import Share
 from ..schedulers.local.begin import begin_time
@@ -25,7 +26,15 @@ def need_of(asked: Mapping[str, Any], capacity: NodeCapacity) -> JobNeed:
 
 
 def begin_of(asked: Mapping[str, Any], created: float) -> float:
-    """Return the earliest start of the jobs (s since 1970), of which a submission at `created` speaks."""
+    """Return the earliest start of the jobs (s since 1970), of which a submission at `created` speaks.
+
+    Raises:
+        ResourceError: there is no such time.
+    """
     if asked["begin"] is None:
         return 0.0
-    return begin_time(asked["begin"], dt.datetime.fromtimestamp(created)).timestamp()  # noqa: DTZ006  # of this machine
+    begin = begin_time(asked["begin"], dt.datetime.fromtimestamp(created))  # noqa: DTZ006  # of this machine
+    try:
+        return begin.timestamp()
+    except (ValueError, OverflowError):
+        raise ResourceError(f"begin={asked['begin']!r} is a time too long ago, or too far away") from None

@@ -69,6 +69,7 @@ class JobRunner:
             if elsewhere:
                 raise ValueError(f"it waits for {elsewhere[0]}, a job of another machine: submit it there")
         now, ids = self._clock(), new_names(host, len(own))
+        begin_of(asked, now)  # before it is written down: of a request without a meaning no daemon could go on
         stored = StoredJobs(own[0]["token"], now, ids, asked, environment, None)
         self._files.save(stored)
         self._open[stored.token] = len(ids)
@@ -109,7 +110,8 @@ class JobRunner:
     def forget_old(self) -> None:
         """Forget jobs that ended long ago."""
         for token in self._files.remove_old():
-            for name in self._stored.pop(token).ids:
+            stored = self._stored.pop(token, None)  # None for a folder that could not be removed the last time
+            for name in () if stored is None else stored.ids:
                 del self._names[self._places.pop(name).own["token"]]
                 self.table.forget([name])
 

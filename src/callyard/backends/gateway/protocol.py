@@ -118,7 +118,7 @@ class Opening(NamedTuple):
 
 
 class Readable(Protocol):
-    def readinto(self, buffer: Any, /) -> int | None: ...
+    def readinto(self, buffer: memoryview, /) -> int | None: ...
 
 
 class MessageReader:
