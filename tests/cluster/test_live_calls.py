@@ -311,6 +311,18 @@ def test_functions_that_are_gone_are_forgotten(make: Make) -> None:
     assert len(agent._functions._known) - len(agent._functions._dropped) <= 3
 
 
+def test_an_idle_driver_lets_nodes_forget_what_its_user_drops(make: Make) -> None:
+    ex = make(count=1)
+    large = ex.submit(bytes, 1 << 20)
+    assert ex.submit(len, large).result() == 1 << 20
+    driver = Inside(ex).driver
+    (agent,) = driver._agents._by_peer.values()
+    until(lambda: driver._asleep)
+    assert agent._buffers._numbers
+    del large
+    until(lambda: not agent._buffers._numbers)
+
+
 # -- several nodes -----------------------------------------------------------------------------------------------
 
 SPREAD = {"ranks": 2, "nodes": 2}
