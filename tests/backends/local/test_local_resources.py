@@ -370,7 +370,7 @@ def test_refused_at_submit(idle: Executor, case: str) -> None:
 
 
 REFUSED_OPTIONS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
-    "backend by name": (lambda: Executor(backend="pbs"), CallyardError, "'pbs'.*'local', 'slurm', 'flux', Local"),
+    "backend by name": (lambda: Executor(backend="condor"), CallyardError, "'condor'.*'local', 'slurm', .*'gridengine', Local"),
     "backend of no kind": (lambda: Executor(backend=5), CallyardError, "backend=5"),
     "a class": (lambda: Executor(backend=ThreadPoolExecutor), CallyardError, "ThreadPoolExecutor.*another executor"),
     "cache": (lambda: Executor(cache=3), TypeError, "the directory of a cache is a path, not 3"),  # type: ignore[arg-type]
@@ -387,7 +387,7 @@ REFUSED_OPTIONS: dict[str, tuple[Callable[[], object], type[Exception], str]] = 
     "Local's GPUs": (lambda: Local(gpus=-1), ResourceError, "^gpus must be.*at least 0"),
     "GPUs as text": (lambda: Local(gpus="0,1"), ResourceError, "gpus must be a number of GPUs or a list"),
     "a GPU twice": (lambda: Local(gpus=[0, "0"]), ResourceError, "each GPU once"),
-    "detached": (lambda: Local(detached=1), ResourceError, "detached must be True or False"),
+    "detached": (lambda: Local(detached=1), ResourceError, "detached must be True, False or None"),
     "for a scheduler": (lambda: Local(partition="x"), TypeError, "partition"),  # type: ignore[call-arg]
 }
 
