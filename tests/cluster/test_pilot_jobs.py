@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_node_placement import Call
@@ -17,6 +18,7 @@ from callyard.cluster import autoscaler
 from callyard.cluster.autoscaler import Block
 from callyard.cluster.hello import Hello, PilotShare
 from callyard.cluster.node_placement import NodePlacement, NodeState
+from callyard.cluster.pilot_state_machine import CancelJob
 from callyard.errors import SchedulerError
 from callyard.pool.call_shape import NodeCapacity, NodeNeed, NodeOffer, WorkerShape
 from callyard.resources import Resources
@@ -80,6 +82,8 @@ class Scheduler:
         return dict.fromkeys(jobs, inf)
 
     def cancel(self, jobs: Sequence[str]) -> None:
+        if self.trouble is not None:
+            raise self.trouble
         self.cancelled += jobs
 
     def stop_asking(self) -> None:
@@ -213,6 +217,17 @@ def test_a_question_that_goes_wrong_is_asked_again(driver: Driver, scheduler: Sc
     driver.look(after=LATER)
     driver.hear()
     assert [block.state for block in driver.blocks] == ["starting"]
+
+
+def test_a_cancellation_that_goes_wrong_harms_nothing_else(driver: Driver, scheduler: Scheduler, caplog: Any) -> None:
+    driver.placement.add(call())
+    driver.look()
+    driver.hear()
+    scheduler.trouble = ValueError("scancel: what?")
+    driver.pilots._carry_out([CancelJob(*driver.blocks)])
+    driver.hear()
+    assert "scancel: what?" in caplog.text
+    scheduler.trouble = None
 
 
 def test_an_agent_comes_before_the_answer_to_its_submission(driver: Driver, scheduler: Scheduler) -> None:

@@ -50,6 +50,14 @@ def test_a_command_need_not_read_its_input() -> None:
     assert LocalHost().run(python("pass"), timeout=LONG, stdin="x" * 1_000_000) == Reply(0, "", "")
 
 
+def test_input_that_cannot_be_kept_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a full disk for temporary files."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "nowhere"))
+    reply = LocalHost().run(["cat"], timeout=LONG, stdin="words")
+    assert reply.code == 126
+    assert reply.err.startswith("cat cannot be run on ")
+
+
 def test_more_output_than_a_pipe_holds() -> None:
     reply = LocalHost().run(
         python("import sys; print('x' * 1_000_000); print('y' * 1_000_000, file=sys.stderr)"), timeout=LONG

@@ -31,6 +31,7 @@ from callyard.transport.channel import Link, Listener, PeerGone, Unreachable
 from callyard.transport.channel_messages import MESSAGE, Message
 from callyard.transport.contact_file import Address, Contact
 from callyard.transport.signs_of_life import SignsOfLife
+from callyard.transport.tls_connection import prepare
 
 
 @pytest.fixture
@@ -441,6 +442,20 @@ def test_an_agent_that_dies_or_is_silent(start: Start, tmp_path: Path, how: sign
     agent.send_signal(how)
     wait_until(lambda: driver.gone == list(driver.heard))
     driver.close()
+
+
+def test_a_process_that_does_not_read_is_not_gone():
+    """Its kernel answers, as that of a driver under Ctrl-Z does, and what was sent waits."""
+    with socket.create_server((LOOPBACK, 0)) as listening:
+        sender = socket.create_connection(listening.getsockname())
+        reader, _ = listening.accept()
+        with sender, reader, selectors.DefaultSelector() as selector:
+            prepare(sender, silence=0.1)
+            with pytest.raises(BlockingIOError):
+                while True:
+                    sender.send(bytes(1 << 16))
+            selector.register(sender, selectors.EVENT_READ)
+            assert not selector.select(1.5), sender.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 @given(st.lists(st.tuples(st.booleans(), st.floats(0, 3))))

@@ -154,7 +154,7 @@ class PilotJobs:
                 case AskStatus(blocks):
                     self._begin(self._question(blocks))
                 case CancelJob(block):
-                    self._commands.do(partial(self._scheduler.cancel, [block.job or ""]))
+                    self._begin(self._cancellation(block))
                 case EndAgent(node):
                     self._to_end.append(node)
                 case JobEnded(block, reason):
@@ -252,6 +252,9 @@ class PilotJobs:
 
     def _refused(self, blocks: list[Block], kind: str, reason: str) -> None:
         self._carry_out(self._pilots.of(blocks[0]).refused(blocks, kind, reason, monotonic()))
+
+    def _cancellation(self, block: Block) -> Steps:
+        yield partial(self._scheduler.cancel, [block.job or ""])
 
     # -- asking ----------------------------------------------------------------------------------------
 

@@ -47,7 +47,11 @@ class LocalHost:
         The command inherits only the standard streams. It leads a session of its own, because Ctrl-C in the terminal
         must not end a submission halfway, and because at the time limit its children are killed with it.
         """
-        with _opened(stdin) as source:
+        with contextlib.ExitStack() as stack:
+            try:
+                source = stack.enter_context(_opened(stdin))
+            except OSError as error:  # a full disk for temporary files, or no descriptors left
+                return _cannot_run(argv[0], error)
             return self._run(argv, source, timeout, env, stop)
 
     def _run(
@@ -120,11 +124,15 @@ def _directory() -> str | None:
 
 
 def _not_run(program: str, error: OSError) -> Reply:
-    machine = platform.node()
     if isinstance(error, FileNotFoundError):
+        machine = platform.node()
         where = f"on the PATH of {machine}" if os.sep not in program else f"on {machine}"
         return Reply(127, "", f"there is no {program} {where}: is this a login node of the cluster?")
-    return Reply(126, "", f"{program} cannot be run on {machine}: {error.strerror or error}")
+    return _cannot_run(program, error)
+
+
+def _cannot_run(program: str, error: OSError) -> Reply:
+    return Reply(126, "", f"{program} cannot be run on {platform.node()}: {error.strerror or error}")
 
 
 def _killed(process: subprocess.Popen[bytes]) -> tuple[str, str]:

@@ -122,9 +122,11 @@ class TlsConnection:
 
 
 def prepare(sock: socket.socket, silence: float) -> None:
-    """Set up a socket: small messages go at once, and the kernel ends a connection that is silent for so long (s).
+    """Set up a socket: small messages go at once, and the kernel ends an idle connection that is silent so long (s).
 
     The kernels of the two machines answer each other, so a process that is stopped, or busy, is not taken for dead.
+    Therefore no TCP_USER_TIMEOUT is set: Linux would also end a connection whose other side is there, but does not read
+    for so long. Bytes that nobody acknowledges are given up by the kernel after a quarter of an hour.
     """
     sock.setblocking(False)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -135,7 +137,6 @@ def prepare(sock: socket.socket, silence: float) -> None:
         "TCP_KEEPALIVE": third,  # the same, as macOS calls it
         "TCP_KEEPINTVL": max(1, third // 2),
         "TCP_KEEPCNT": 4,
-        "TCP_USER_TIMEOUT": round(silence * 1000),  # of bytes that are not acknowledged (ms)
     }.items():
         if hasattr(socket, name):
             sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
