@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -94,6 +95,24 @@ def test_another_version_is_told_so(own_daemon: TestedDaemon, monkeypatch: pytes
         patch.setattr("callyard.hosts.daemon.PROTOCOL", 99)
         with pytest.raises(SchedulerError, match="speaks otherwise with it"):
             ex.submit(abs, -1).result()
+
+
+def test_a_daemon_with_many_who_wait_is_busy_and_not_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux refuses a connection for the moment once as many wait as the listener lets wait."""
+    place = tmp_path / "d"
+    place.mkdir(mode=0o700)
+    monkeypatch.setenv("CALLYARD_DAEMON", str(place))
+    with contextlib.ExitStack() as stack, socket_in(str(place)) as path:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(path)
+        listener.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(path)
+        reply = DaemonHost().run(["callyard-daemon", "reach"], timeout=0.2)
+    assert (reply.code, reply.err) == (None, "the daemon does not answer")
 
 
 def test_nonsense_is_answered(own_daemon: TestedDaemon) -> None:
