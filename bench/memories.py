@@ -66,7 +66,7 @@ def crowded_hit_time(peer: Peer, effort: Effort) -> float:
 def fill(directory: str, count: int) -> None:
     """As workers store results, but here and with nothing around it: that many calls would take a minute."""
     from callyard.cache.directory import CacheDirectory
-    from callyard.cache.format.record_file import FINISHED, Record, write
+    from callyard.cache.format.record_writer import FINISHED, Record, write
     from callyard.hashing.call_key import call_key
 
     home = CacheDirectory.open(directory)

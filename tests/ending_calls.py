@@ -189,6 +189,37 @@ def ask_on_all_ranks_when_told(path: Path, attempt: int = 1) -> int:
     return attempt
 
 
+def save_on_all_ranks(paths: list[Path], seconds: float = 0.0) -> str:
+    """Stay until told to end; the last rank takes so long to return that its launcher would have killed it."""
+    from mpi4py import MPI
+
+    rank = MPI.COMM_WORLD.rank
+    try:
+        MPI.COMM_WORLD.barrier()
+        paths[rank].write_text("begun")
+        time.sleep(STAY)
+    except SystemExit:
+        time.sleep(seconds * rank)
+        return "saved"
+    return "stayed"
+
+
+def warned_on_all_ranks(paths: list[Path]) -> tuple[bool, str]:
+    """Return whether SIGTERM has not come yet, and the warning signal, as each rank gets it."""
+    from mpi4py import MPI
+
+    got: list[int] = []
+    signal.signal(signal.SIGUSR2, lambda signum, frame: got.append(signum))
+    MPI.COMM_WORLD.barrier()
+    paths[MPI.COMM_WORLD.rank].write_text("begun")
+    try:
+        while not got:
+            time.sleep(0.01)
+    except SystemExit:
+        return False, ""
+    return callyard.ending(), signal.Signals(got[0]).name
+
+
 def ask_on_one_rank() -> None:
     from mpi4py import MPI
 

@@ -1,11 +1,13 @@
 """The layers: folders import downwards only, no modules import each other, and public names are what they say.
 
-Imports inside functions and for type checkers count like all others: a reader has to follow those too.
+Imports inside functions and for type checkers count like all others: a reader has to follow those too. So do modules
+that are named by strings.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,6 +37,7 @@ LAYERS = [
     "schedulers",
     "hosts",
     "jobs",
+    "result_cache",
     "worker",
     "pool",
     "daemon",
@@ -84,6 +87,25 @@ def _imports(module: str) -> Iterator[str]:
                 yield whole if whole in MODULES else ".".join(base)
 
 
+_NAMED = re.compile(r"\bcallyard((?:\.\w+)+)")
+# The present names of modules that pickles of earlier versions name, and the program that is started on need.
+_NAMES_ABOVE = {"cache.format.unpickle", "hosts.daemon"}
+
+
+def _named(module: str) -> Iterator[str]:
+    """Yield each module of ours that a string names, other than a docstring: for `import_module`, or a new process."""
+    tree = ast.parse(MODULES[module].read_text())
+    bodies = (node.body for node in ast.walk(tree) if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)))
+    docstrings = {id(body[0].value) for body in bodies if body and isinstance(body[0], ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)) and id(node) not in docstrings:
+            text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
+            for found in _NAMED.findall(text):
+                parts = found[1:].split(".")
+                names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+                yield from [name for name in names if name in MODULES][:1]
+
+
 GRAPH = {module: set(_imports(module)) for module in MODULES}
 
 
@@ -124,6 +146,15 @@ def _cycles(graph: dict[str, set[str]]) -> list[set[str]]:
 def test_imports_point_down(module: str) -> None:
     above = {other for other in GRAPH[module] if _layer(other) > _layer(module)}
     assert not above, f"{module} imports what stands above it"
+    named = {other for other in _named(module) if _layer(other) > _layer(module) and module not in _NAMES_ABOVE}
+    assert not named, f"{module} names what stands above it, as for an import by a string"
+
+
+def test_imports_by_strings_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    text = '"""Of callyard.cli."""\nimport_module("callyard.jobs.spool"), b"import callyard.worker.job; main()"\n'
+    (tmp_path / "module.py").write_text(text + 'getLogger("callyard.nothing"), "callyard.executor:Executor"\n')
+    monkeypatch.setitem(MODULES, "errors", tmp_path / "module.py")
+    assert sorted(_named("errors")) == ["executor", "jobs.spool", "worker.job"]
 
 
 def test_every_import_is_of_a_module_that_is_there() -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from .backends.node_kind import NodeKind
     from .backends.slurm import Slurm
     from .backends.ssh import SSH
-    from .cache.cache import Cache
     from .errors import (
         CacheError,
         CallyardError,
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from .futures import Future, batched, item, unzip
     from .hashing.decorator import keyed
     from .resources import Resources
+    from .result_cache import Cache
     from .worker.current_call import Again, CurrentCall, current, ending
 
 __version__ = version.VERSION
@@ -87,7 +87,7 @@ _MODULES = {"Executor": ".executor", "Local": ".backends.local", "Resources": ".
 _MODULES |= {"Slurm": ".backends.slurm", "Flux": ".backends.flux", "SSH": ".backends.ssh"}
 _MODULES |= {"NodeKind": ".backends.node_kind"}
 _MODULES |= dict.fromkeys(("GridEngine", "Jobs", "LSF", "PBS"), ".backends.job_backends")
-_MODULES |= {"Cache": ".cache.cache", "keyed": ".hashing.decorator"}
+_MODULES |= {"Cache": ".result_cache", "keyed": ".hashing.decorator"}
 _MODULES |= dict.fromkeys(("Again", "CurrentCall", "current", "ending"), ".worker.current_call")
 _MODULES |= dict.fromkeys(("Future", "batched", "item", "unzip"), ".futures")
 

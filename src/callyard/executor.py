@@ -34,7 +34,7 @@ from .utils.interrupt_checks import is_cancellation, is_interrupt
 from .utils.public_names import public_names
 
 if TYPE_CHECKING:
-    from .cache.cache import Cache
+    from .result_cache import Cache
 
 __all__ = ["Executor"]
 

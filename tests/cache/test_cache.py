@@ -15,9 +15,9 @@ from callyard import Cache
 from callyard.cache.claims import Claim, Claims
 from callyard.cache.entry import Entry
 from callyard.cache.format.record_writer import Record, write
-from callyard.cache.inspect.check_and_prune import Problem
 from callyard.cache.inspect.find import age, volume
 from callyard.errors import CacheError, RemoteTraceback, UnsafeCache, VersionMismatch, WorkerLost
+from callyard.jobs.check_and_prune import Problem
 
 BEGAN = 1_700_000_000.0
 NOW = datetime.now(timezone.utc).timestamp()

@@ -24,13 +24,14 @@ def leave(future: object) -> NoReturn:
 
 
 def test_ends_behind_a_callback_that_exits_are_told() -> None:
-    ends, lost, returned = [call() for _ in range(3)], call(), call()
+    ends, lost, returned, leaving = [call() for _ in range(3)], call(), call(), call()
     ends[0].future.add_done_callback(leave)
     agents = SimpleNamespace(
         ends=deque(CallEnd(each, "lost", NodeFailure("gone")) for each in ends),
         lost=[(lost, "its node is gone")],
         returned=[returned],
         doubtful=[],
+        ranks_leave=[leaving],
     )
     driver: Any = SimpleNamespace(
         _agents=agents, _placement=SimpleNamespace(drain=list, nodes={}), _take_in=lambda: None, _killed_at=None
@@ -39,5 +40,5 @@ def test_ends_behind_a_callback_that_exits_are_told() -> None:
     ClusterDriver._fail_all(driver, SystemExit())
     for each in ends:
         assert isinstance(each.future.exception(0), NodeFailure)
-    for each in (lost, returned):
+    for each in (lost, returned, leaving):
         assert isinstance(each.future.exception(0), WorkerLost)

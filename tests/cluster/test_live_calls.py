@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import ending_calls
 import pytest
 from gate import Gate, held
 from pretended import Inside, node, same, until, visible
@@ -18,6 +19,8 @@ from callyard.backends.cluster import LocalLaunch
 from callyard.cluster.base import AgentProcess, RanksToStart, StartedAgents
 from callyard.errors import ResourceError, SchedulerError, TimeLimitExceeded, WorkerLost
 from callyard.pool.mpi_launcher import SingleLauncher
+from callyard.serialize.shared_memory import Memory
+from callyard.transport.channel import Listener
 
 Make = Callable[..., Executor]
 
@@ -191,6 +194,30 @@ def test_large_data_there_and_back(make: Make) -> None:
     both[0][0] = 1  # it is the caller's own
 
 
+@pytest.mark.needs("numpy")
+def test_a_large_argument_crosses_to_a_node_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    ex = make(count=1)
+    crossed: list[tuple[int, int]] = []
+
+    def send(self: Listener, peer: int, head: bytes, beside: Sequence[Memory] = ()) -> None:
+        crossed.extend((id(memory), memory.size) for memory in beside)
+        sent(self, peer, head, beside)
+
+    sent = Listener.send
+    monkeypatch.setattr(Listener, "send", send)
+    array = np.arange(1_000_000, dtype="f8")
+    assert [future.result() for future in [ex.submit(np.sum, array) for _ in range(20)]] == [array.sum()] * 20
+    assert [size for _, size in crossed] == [8_000_000]
+    agent = Inside(ex).driver._agents._by_name["n1"]
+    ex.submit(same, 1).result()
+    until(lambda: not agent._buffers._numbers)  # and is forgotten with the last call
+    array[0] = 1
+    assert ex.submit(np.sum, array).result() == array.sum()
+    assert len(crossed) == 2
+
+
 def test_a_result_of_one_node_feeds_a_call_on_the_other(make: Make, gate: Gate) -> None:
     ex = make(count=2)
     Inside(ex).are_there(2)
@@ -284,6 +311,18 @@ def test_functions_that_are_gone_are_forgotten(make: Make) -> None:
     assert len(agent._functions._known) - len(agent._functions._dropped) <= 3
 
 
+def test_an_idle_driver_lets_nodes_forget_what_its_user_drops(make: Make) -> None:
+    ex = make(count=1)
+    large = ex.submit(bytes, 1 << 20)
+    assert ex.submit(len, large).result() == 1 << 20
+    driver = Inside(ex).driver
+    (agent,) = driver._agents._by_peer.values()
+    until(lambda: driver._asleep)
+    assert agent._buffers._numbers
+    del large
+    until(lambda: not agent._buffers._numbers)
+
+
 # -- several nodes -----------------------------------------------------------------------------------------------
 
 SPREAD = {"ranks": 2, "nodes": 2}
@@ -316,6 +355,26 @@ def test_a_rank_on_several_nodes_that_fails(make: Make) -> None:
     with pytest.raises(TimeLimitExceeded, match=r"run_time of 0\.5 s"):
         ex.submit(_wait_for_others, resource_dict={**SPREAD, "run_time": 0.5}).result()
     assert ex.submit(_rank, resource_dict=SPREAD).result() == [(0, 2), (1, 2)]
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_on_several_nodes_hear_of_their_end(make: Make, tmp_path: Path) -> None:
+    ex, paths = make(count=2, each=1), [tmp_path / "0", tmp_path / "1"]
+    warned = {**SPREAD, "run_time": 60, "warn_before": 56, "warn_signal": "USR2"}
+    assert ex.submit(ending_calls.warned_on_all_ranks, paths, resource_dict=warned).result() == [(True, "SIGUSR2")] * 2
+    limited = {**SPREAD, "run_time": 4, "grace": 30}
+    assert ex.submit(ending_calls.save_on_all_ranks, paths, 2.0, resource_dict=limited).result() == ["saved"] * 2
+    with pytest.raises(TimeLimitExceeded, match="run_time of 1 s"):
+        ex.submit(ending_calls.ignore_the_end, resource_dict={**SPREAD, "run_time": 1, "grace": 0.5}).result()
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_on_several_nodes_have_their_grace_when_workers_are_ended(make: Make, tmp_path: Path) -> None:
+    ex, paths = make(count=2, each=1), [tmp_path / "0", tmp_path / "1"]
+    future = ex.submit(ending_calls.save_on_all_ranks, paths, 1.5, resource_dict={**SPREAD, "grace": 30})
+    until(lambda: all(path.exists() for path in paths))
+    ex.terminate_workers()
+    assert future.result() == ["saved"] * 2
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -168,11 +169,36 @@ def test_the_job_has_no_memory_left(allocate: Callable[..., str], slurm: Cluster
     allocate(1, "-c2", "--mem=400")
     with Executor(backend=Slurm()) as ex:
         lost = ex.submit(grow_for_ever)
-        with pytest.raises(OutOfMemory, match=r"killed by the kernel on .*, where its job had no memory left"):
+        with pytest.raises(
+            OutOfMemory,
+            match=r"killed by the kernel on .*, where its job \(Slurm job \d+, 0\.391 GiB\) had no memory left",
+        ):
             lost.result()
         assert ex.submit(same, 1).result() == 1
         with pytest.raises(WorkerLost, match="SIGKILL"):
             ex.submit(os.kill, ex.submit(os.getpid).result(), signal.SIGKILL).result()
+
+
+def test_the_job_of_a_script_has_no_memory_left(slurm: Cluster, tmp_path: Path) -> None:
+    """The executor of the script is a local one."""
+    if not slurm.kills_by_memory:
+        pytest.skip("this cluster limits no memory by cgroups, and ends the whole job instead")
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import sys\nsys.path[:0] = {sys.path!r}\n"
+        "from callyard import Executor\n"
+        "from test_live_slurm import grow_for_ever\n"
+        "with Executor() as ex:\n"
+        "    print(repr(ex.submit(grow_for_ever).exception()))\n"
+        "    print(ex.submit(abs, -3).result())\n"
+    )
+    log = tmp_path / "log"
+    options = ["--parsable", "--mem=400", f"--output={log}", "--time=2", f"--wrap={sys.executable} {script}"]
+    slurm.wait_for(slurm.run("sbatch", *options).strip(), "OUT_OF_MEMORY")  # so Slurm calls it, whatever the script did
+    said = log.read_text()
+    assert "OutOfMemory" in said
+    assert re.search(r"where its job \(Slurm job \d+, 0\.391 GiB\) had no memory left", said)
+    assert "\n3\n" in said
 
 
 @pytest.mark.needs("proc")
@@ -310,6 +336,18 @@ def test_ranks_over_several_nodes(allocate: Callable[..., str], fitting_mpi: Non
         two = ex.submit(rank_and_node, resource_dict={"ranks": 2, "nodes": 2}).result()
         assert len({name for *_, name in two}) == 2
         assert ex.submit(same, 1).result() == 1
+
+
+@pytest.mark.needs("mpi")
+def test_ranks_over_several_nodes_have_their_grace_when_the_allocation_ends(
+    allocate: Callable[..., str], slurm: Cluster, fitting_mpi: None, tmp_path: Path
+) -> None:
+    job, paths = allocate(2, "-c1"), [tmp_path / "0", tmp_path / "1"]
+    with Executor(backend=Slurm()) as ex:
+        saving = ex.submit(ending_calls.save_on_all_ranks, paths, 0.5, resource_dict={"ranks": 2, "nodes": 2})
+        until(lambda: all(path.exists() for path in paths))
+        slurm.run("scancel", job)
+        assert saving.result() == ["saved"] * 2
 
 
 def variables_of_rank(*names: str) -> Any:

@@ -16,7 +16,7 @@ def test_a_rank_knows_the_run_time(run_time: float | None) -> None:
     sent: list[Any] = []
     bridge: Any = SimpleNamespace(_connection=SimpleNamespace(send=sent.extend, refused=list))
     began = time.monotonic()
-    Bridge.start(bridge, SimpleNamespace(plan=SimpleNamespace(run_time=run_time), deadline=None))  # type: ignore[arg-type]
+    Bridge.start(bridge, SimpleNamespace(plan=SimpleNamespace(run_time=run_time, options={}), deadline=None))  # type: ignore[arg-type]
     (call,) = sent
     if run_time is None:
         assert call.deadline is None

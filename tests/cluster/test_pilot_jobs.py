@@ -11,6 +11,7 @@ import pytest
 from test_node_placement import Call
 
 from callyard.backends.batch.scheduler_client import SubmissionRefused
+from callyard.backends.failed_nodes import FailedNodes
 from callyard.backends.pilot_jobs import PilotJobs
 from callyard.cluster import autoscaler
 from callyard.cluster.autoscaler import Block
@@ -33,6 +34,7 @@ class Scheduler:
     poll = (5.0, 60.0)
     least = 0
     where = ""
+    failed_nodes = FailedNodes(wanted=False)
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs

@@ -22,7 +22,7 @@ from pretended import Inside, jobs_of, same, until, visible
 import callyard
 from callyard import Executor, Slurm
 from callyard.backends.batch.scheduler_client import SchedulerClient
-from callyard.backends.scheduler_launch import PilotLaunch
+from callyard.backends.failed_nodes import FailedNodes
 from callyard.cluster import autoscaler
 from callyard.errors import CallyardError, NodeFailure, ResourceError, SchedulerError
 
@@ -382,8 +382,8 @@ def test_nodes_of_one_job_have_logs_of_their_own(make: Make, runs: Path, fitting
 def test_a_node_that_has_failed_is_not_asked_for_again(
     make: Make, slurm: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noted, note = [], PilotLaunch.note_failed_node
-    monkeypatch.setattr(PilotLaunch, "note_failed_node", lambda launch, node: noted.append(node) or note(launch, node))
+    noted, note = [], FailedNodes._exclude
+    monkeypatch.setattr(FailedNodes, "_exclude", lambda failed, nodes: noted.extend(nodes) or note(failed, nodes))
     ex = make((0, 1), exclude_failed_nodes=True)
     first = ex.submit(node).result()
     slurm.node_down(first)

@@ -10,11 +10,13 @@ from typing import NamedTuple
 import pytest
 from batches import TOKEN, batch
 
+from callyard.backends.batch.scheduler_client import SubmissionRefused
 from callyard.backends.batch.submitter import claim_of
 from callyard.cache.directory import CacheDirectory
-from callyard.cli import main
+from callyard.cli import ended_jobs, main
 from callyard.jobs.batch import BatchPart, CallStart
 from callyard.jobs.spool import BatchDirectory
+from callyard.schedulers.base import Status
 
 
 class Ended(NamedTuple):
@@ -117,3 +119,76 @@ def test_a_batch_after_another_that_is_unsafe(command: Callable[..., Ended], fol
     assert said.status == 1
     assert f"{folder.path} was not submitted" in said.words
     assert place(folder)
+
+
+# ------------------------------------------------------------------ damaged batches whose jobs are over
+
+
+class Client:
+    """A scheduler that knows some jobs."""
+
+    def __init__(self, phases: dict[str, str] | None) -> None:
+        self.phases = phases
+
+    def look_up(self, token: str) -> dict[str, str]:
+        if self.phases is None:
+            raise SubmissionRefused("silent", "it does not answer")
+        return {}
+
+    def statuses(self, jobs: list[str]) -> dict[str, Status]:
+        assert jobs == ["17"]
+        return {job: Status(phase, "") for job, phase in (self.phases or {}).items()}  # type: ignore[arg-type]
+
+
+KNOWN = {
+    "over": ({}, True),
+    "ended": ({"17_0": "ended", "17_1": "ended", "170": "running"}, True),
+    "running": ({"17_0": "ended", "17_1": "running"}, False),
+    "waiting": ({"17_1": "waiting"}, False),
+    "silent": (None, False),
+}
+
+
+@pytest.fixture
+def damaged(folder: BatchDirectory) -> BatchDirectory:
+    """A damaged batch whose job has run long ago."""
+    run_job(folder)
+    damage(folder)
+    os.utime(f"{folder.path}/0.begun", (1.0, 1.0))
+    return folder
+
+
+@pytest.mark.parametrize("words", [("check", "--repair"), ("prune", "--older-than", "0s")])
+@pytest.mark.parametrize(("phases", "goes"), KNOWN.values(), ids=KNOWN)
+def test_a_damaged_batch_goes_only_when_its_jobs_are_over(
+    command: Callable[..., Ended],
+    damaged: BatchDirectory,
+    words: tuple[str, ...],
+    phases: dict[str, str] | None,
+    goes: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ended_jobs, "scheduler_here", lambda environ: "Slurm")
+    monkeypatch.setattr(ended_jobs, "client_of", lambda name: Client(phases))
+    said = command(*words)
+    assert place(damaged) != goes
+    assert goes == (damaged.path in said.words) or words[0] == "check"
+
+
+def test_a_damaged_batch_stays_where_no_scheduler_is_known(
+    command: Callable[..., Ended], damaged: BatchDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ended_jobs, "scheduler_here", lambda environ: "")
+    assert "its jobs may not be over, so it stays" in command("check", "--repair").words
+    assert place(damaged)
+
+
+def test_a_damaged_batch_whose_call_shows_that_it_runs(
+    command: Callable[..., Ended], damaged: BatchDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the cluster of another scheduler than the one here."""
+    monkeypatch.setattr(ended_jobs, "scheduler_here", lambda environ: "Slurm")
+    monkeypatch.setattr(ended_jobs, "client_of", lambda name: Client({}))
+    os.utime(f"{damaged.path}/0.begun")
+    command("check", "--repair")
+    assert place(damaged)

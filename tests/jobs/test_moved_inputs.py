@@ -19,7 +19,7 @@ from callyard.jobs.batch import CallFile, CallInput, CallOutcome, CallPosition
 from callyard.jobs.call_files import follow_moves
 from callyard.jobs.list_job_calls import needed_keys
 from callyard.jobs.spool import BatchDirectory
-from callyard.jobs.successor import move_after
+from callyard.jobs.successor import move_after, move_after_inputs
 from callyard.worker.job_inputs import inputs_of
 from callyard.worker.job_outcome import InputFailed, InputMoved, failed
 
@@ -92,6 +92,17 @@ def test_an_input_that_may_run_again(graph: Graph) -> None:
     with pytest.raises(InputMoved) as moved:
         inputs_of(graph.dependent, call_file)
     assert moved.value.token == first.token
+
+
+def test_a_call_follows_its_input_once(graph: Graph) -> None:
+    assert move_after_inputs(graph.dependent, [0])
+    outcome = graph.dependent.ended(0)
+    assert outcome is not None
+    successor = BatchDirectory(graph.home, outcome.key)
+    assert successor.batch.waited_for() == {graph.last.token}
+    assert graph.last.token in successor.batch.needs
+    assert not move_after_inputs(successor)
+    assert not move_after_inputs(graph.dependent)
 
 
 def test_an_input_that_has_failed_at_last(graph: Graph) -> None:

@@ -85,17 +85,6 @@ def test_a_call_that_was_running_again_does_not_go_on_elsewhere(folder: BatchDir
     assert not successors(folder)
 
 
-def test_a_call_stays_if_others_are_cancelled_with_it(folder: BatchDirectory) -> None:
-    other = BatchDirectory(folder.home, TOKEN[::-1])
-    request = {"after": [["ok", TOKEN, None]]}
-    other.create(batch(token=other.token, needs=(TOKEN,), request=request), [b"call", b"call"], "#!/bin/sh\n")
-    folder.run_again(0, 2, 0, b"arguments")
-    assert not move_to_successor(folder, 0)
-    for number in range(2):
-        other.end(number, CallOutcome("cancelled"))
-    assert move_to_successor(folder, 0)
-
-
 def test_a_call_whose_node_was_lost_runs_again_as_often_as_allowed(folder: BatchDirectory) -> None:
     assert not move_to_successor(folder, 0, lost=True)
     limited = BatchDirectory(folder.home, TOKEN[::-1])
@@ -127,7 +116,7 @@ def test_a_call_whose_node_was_lost_runs_again_as_often_as_allowed(folder: Batch
 
 def test_another_process_moves_it(folder: BatchDirectory) -> None:
     folder.run_again(0, 2, 0, b"arguments")
-    claim = Claims(folder.home).take(f"{TOKEN}.0", "successor")
+    claim = Claims(folder.home).take(f"{TOKEN}-0", "successor")
     assert isinstance(claim, Claim)
     assert move_to_successor(folder, 0), "it is going to"
     assert not successors(folder)

@@ -73,23 +73,29 @@ def test_never_more_at_once_and_never_stuck(seed: int, most: int) -> None:
     """A scheduler that is as nasty as it may be: it starts, ends, fails and cancels in any order."""
     choose = Random(seed)
     lanes, cluster = ArrayThrottle(most), Scheduler(most)
-    coming = choose.randint(2, 8)
+    coming, moves, moved = choose.randint(2, 8), choose.randint(0, 3), dict[str, int]()
     while True:
         running = [(array, number) for array in cluster.arrays.values() for number in sorted(array.runs)]
         waiting = [(array, number) for array in cluster.arrays.values() for number in sorted(array.waits)]
         startable = cluster.startable()
         assert startable or running or not waiting, "nothing can ever go on"
         acts = ["submit"] * bool(coming) + ["start"] * 3 * bool(startable) + ["end"] * 2 * bool(running)
+        acts += ["move"] * bool(running and moves)
         if not acts:
             break
         act = choose.choice([*acts * 5, *(["cancel"] if waiting else [])])
         if act == "submit":
             coming -= 1
+            while moved:  # somebody has looked at the new batches, as the writer does first
+                lanes.join(*moved.popitem())
             submit(choose, lanes, cluster)
         elif act == "start":
             array, number = choose.choice(startable)
             array.waits.remove(number)
             array.runs.add(number)
+        elif act == "move":
+            moves -= 1
+            move(choose, cluster, moved, *choose.choice(running))
         elif act == "end":
             cluster.end(*choose.choice(running), choose.random() < 0.8)
         else:
@@ -111,6 +117,15 @@ def submit(choose: Random, lanes: ArrayThrottle, cluster: Scheduler) -> None:
             elements = min(elements, len(other.waits | other.runs | other.ends.keys()))
     name = str(len(before))
     cluster.submit(name, elements, lanes.enter(name, elements, tuple(after)))
+
+
+def move(choose: Random, cluster: Scheduler, moved: dict[str, int], array: Array, number: int) -> None:
+    """A call goes on in a successor, perhaps with calls behind it; the executor hears of that later."""
+    cluster.end(array, number, False)
+    name, elements = str(len(cluster.arrays)), choose.choice((1, 1, 5))
+    others = [other for other in cluster.arrays if cluster.left(other)]
+    cluster.submit(name, elements, tuple(ArrayDependency("any", other) for other in others))
+    moved[name] = elements
 
 
 # ------------------------------------------------------------------ what is waited for

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from callyard.schedulers.slurm.nodes import NodeGroup, groups, nodes
+from callyard.schedulers.slurm.nodes import NodeGroup, failed, groups, nodes, states
 
 MIB = 1 << 20
 SAID = """\
@@ -27,3 +27,13 @@ def test_those_of_a_partition() -> None:
 
 def test_nothing_is_known_where_nobody_says() -> None:
     assert groups("sinfo: error: Unable to contact slurm controller", None) == []
+
+
+def test_the_nodes_that_have_failed() -> None:
+    assert states("n[1-4]")[:2] == ["sinfo", "--noheader"]
+    assert "--nodes=n[1-4]" in states("n[1-4]")
+    assert failed("n1|idle\nN2|down*\nn3|drained\nn4|mixed\nN2|down*\n") == ["N2"]
+    assert failed("n1|allocated*\nn2|idle\n") == ["n1"], "it does not answer"
+    assert failed("n1|idle\nn3|draining\n") == ["n3"], "for want of a surer sign"
+    assert failed("n1|idle\nn2|planned\n") == []
+    assert failed("slurm_load error\n") == []

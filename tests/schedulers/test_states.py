@@ -170,14 +170,17 @@ def test_in_words_that_are_not_slurms_own(report: JobReport, error: str | None, 
     [
         ("NODE_FAIL", "n1", "n1"),
         ("LAUNCH_FAILED", "n1", "n1"),
-        ("NODE_FAIL", "n[1-2]", ""),  # Slurm does not say which
+        ("NODE_FAIL", "n[1-2]", ""),  # which one, only another command says
         ("NODE_FAIL", "n1,m1", ""),
         ("PREEMPTED", "n1", ""),
+        ("PREEMPTED", "n[1-2]", ""),
         ("FAILED", "n1", ""),
     ],
 )
 def test_the_node_that_has_failed(state: str, nodes: str, failed: str) -> None:
-    assert translated(JobReport("1", state, node=nodes)).failed_node == failed
+    status = translated(JobReport("1", state, node=nodes))
+    assert status.failed_node == failed
+    assert status.failed_among == ("" if failed or state != "NODE_FAIL" else nodes)
 
 
 def test_what_is_cancelled_is_the_same_in_both_words() -> None:

@@ -603,7 +603,10 @@ def test_each_of_them_explains_one_end(kernel):
     (group / "memory.events").write_text("oom 2\noom_kill 3\n")
     assert [kills.explain_one() for _ in range(3)] == [True, True, False]
     assert memory_control.OomKills("job_5", kernel.root, explained=0).explain_one()
-    assert not memory_control.OomKills("", kernel.root, explained=0).explain_one(), "no job"
+    assert not memory_control.OomKills("", kernel.root, explained=0).explain_one(), "nothing there has a limit"
+    (kernel.root / "proc/meminfo").write_text("MemTotal: 65536 kB\n")
+    (kernel.top / "memory.max").write_text("1048576\n")
+    assert memory_control.OomKills("", kernel.root, explained=0).explain_one(), "it is the limit of a group above"
 
 
 def test_version_1_counts_whom_it_ended_elsewhere(tmp_path):

@@ -37,6 +37,7 @@ def test_ranks_hear_of_the_deadline(monkeypatch: pytest.MonkeyPatch, left: float
     monkeypatch.setattr(mpi_job_rank, "CallFile", SimpleNamespace(load=lambda packed: call_file))
     monkeypatch.setattr(mpi_job_rank, "_meet", lambda place, ranks: 0)
     monkeypatch.setattr(mpi_job_rank, "_make", lambda path, call: None)
+    monkeypatch.setattr(mpi_job_rank, "keep_in_thread", lambda end, read, every: None)
     monkeypatch.setattr(os, "environ", dict(os.environ))
     command = mpi_job_rank._rank_command(folder, 0, apart=False)
     monkeypatch.setattr(sys, "argv", command[2:-1])  # its own code removes the path

@@ -15,7 +15,7 @@ from ..resources import Resources
 from .cached.cached_future import CachedCall
 
 if TYPE_CHECKING:
-    from ..cache.cache import Cache
+    from ..result_cache import Cache
 
 __all__ = ["Backend", "BackendFactory", "Settings"]
 

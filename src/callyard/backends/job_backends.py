@@ -15,7 +15,7 @@ from .base import Backend, Settings
 from .scheduler_settings import SchedulerSettings
 
 if TYPE_CHECKING:
-    from ..cache.cache import Cache
+    from ..result_cache import Cache
     from .ssh import SSH
 
 __all__ = ["LSF", "PBS", "GridEngine", "Jobs", "JobsOnly"]

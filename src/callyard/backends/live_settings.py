@@ -13,7 +13,7 @@ from .scheduler_settings import SchedulerSettings
 from .shell_lines import lines
 
 if TYPE_CHECKING:
-    from ..cache.cache import Cache
+    from ..result_cache import Cache
     from ..schedulers.base import Scheduler
     from ..schedulers.steps import Allocation
     from .launch_settings import LaunchSettings

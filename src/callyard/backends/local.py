@@ -28,7 +28,7 @@ from .resource_mapping import GIB, described, make_plan
 from .scheduler_settings import check_host
 
 if TYPE_CHECKING:
-    from ..cache.cache import Cache
+    from ..result_cache import Cache
     from .ssh import SSH
 
 __all__ = ["Local"]

@@ -21,7 +21,7 @@ from .run_directories import private_home
 from .scheduler_settings import check_jobs_possible
 
 if TYPE_CHECKING:
-    from ..cache.cache import Cache
+    from ..result_cache import Cache
 
 __all__ = ["open_local_jobs"]
 

@@ -45,6 +45,7 @@ from ..schedulers.base import JobRequest
 from ..transport.event_loop import EventLoop
 from ..utils.command_thread import CommandThread, Steps
 from .batch.scheduler_client import SchedulerClient, SubmissionRefused
+from .failed_nodes import FailedNodes
 
 _log = logging.getLogger("callyard")
 _TAIL = 2000  # bytes of a log, for its last words
@@ -77,13 +78,11 @@ class PilotSettings(Protocol):
     """The settings of pilot jobs."""
 
     poll: tuple[float, float]
+    failed_nodes: FailedNodes
 
     @property
     def kinds_of_nodes(self) -> Sequence[KindSettings]:
         """The kinds of nodes to ask for."""
-
-    def note_failed_node(self, node: str) -> None:
-        """Note the node whose fault has ended a job."""
 
 
 class PilotJobs:
@@ -270,9 +269,7 @@ class PilotJobs:
             self._carry_out(self._pilots.answered(blocks, None, {}, monotonic()))
             raise
         known = [status for block in blocks if (status := (statuses or {}).get(block.job or "")) is not None]
-        for status in known:
-            if status.failed_node:
-                self._settings.note_failed_node(status.failed_node)
+        self._commands.run(self._settings.failed_nodes.learn(self._scheduler, known))
         self._carry_out(self._pilots.answered(blocks, statuses, ends, monotonic()))
 
     # -- the end ---------------------------------------------------------------------------------------

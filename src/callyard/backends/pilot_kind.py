@@ -10,9 +10,10 @@ from ..resources import Resources
 from ..schedulers.base import JobRequest
 from ..schedulers.steps import NodeGroup
 from .cluster import AgentLog, agent_command
+from .failed_nodes import FailedNodes
 from .launch_settings import LaunchSettings
 from .node_kind import AskedKind
-from .resource_mapping import memory_bytes, without_nodes
+from .resource_mapping import memory_bytes
 from .run_directories import log_directory
 
 __all__ = ["PilotKind"]
@@ -26,7 +27,7 @@ class PilotKind:
         settings: LaunchSettings,
         asked: AskedKind,
         known: Callable[[AskedKind], Sequence[NodeGroup]],
-        failed_nodes: Callable[[], Sequence[str]],
+        failed_nodes: FailedNodes,
     ) -> None:
         """Describe the kind.
 
@@ -34,7 +35,7 @@ class PilotKind:
             settings: those of all kinds.
             asked: the kind.
             known: returns the nodes of the kind's partition, as far as the scheduler tells.
-            failed_nodes: returns the names of nodes to keep away from.
+            failed_nodes: the nodes to keep away from.
         """
         self._settings, self._asked, self._known, self._failed_nodes = settings, asked, known, failed_nodes
         self._alone = len(settings.kinds) == 1
@@ -118,7 +119,7 @@ class PilotKind:
         whole = {"nodes": size, "ranks": size, "exclusive": True}
         memory = {} if self._asked.memory is None else {"memory": self._asked.memory * size}
         asked = Resources().updated({**self._asked.words, **whole, **memory})
-        return without_nodes(asked, self._failed_nodes())
+        return self._failed_nodes.without(asked)
 
     def _script(self, asked: Resources, command: Sequence[str], log: str, count: int) -> str:
         from ..schedulers.script import job_script, render, variables

@@ -18,7 +18,7 @@ from ..utils.plugins import find_plugin, plugin_names
 from .base import Backend, BackendFactory, Settings
 
 if TYPE_CHECKING:
-    from ..cache.cache import Cache
+    from ..result_cache import Cache
     from .ssh import SSH
 
 __all__ = ["GROUP", "OWN", "open_backend", "other_resources"]
@@ -50,7 +50,7 @@ def open_backend(choice: object, settings: Settings, cache: Cache | str | os.Pat
     """
     if cache is None:
         return _open(choice, settings, None)
-    from ..cache.cache import Cache  # here and below, because calls without a cache need none of this
+    from ..result_cache import Cache  # here and below, because calls without a cache need none of this
     from .cached.backend import CachedBackend
 
     results = cache if isinstance(cache, Cache) else Cache(cache)

@@ -19,6 +19,7 @@ from ..schedulers.steps import Allocation, NodeGroup, RankStep
 from ..utils.quantities import counted
 from .batch.scheduler_client import SchedulerClient
 from .cluster import agent_command, rank_command
+from .failed_nodes import FailedNodes
 from .launch_settings import LaunchSettings
 from .node_kind import AskedKind
 from .pilot_jobs import PilotJobs
@@ -44,9 +45,9 @@ class PilotLaunch:
         self._known: dict[object, Sequence[NodeGroup]] = {}  # by partition, once asked for
         self.rank_launchers = MpiPlugins(settings.scheduler.site(), settings.host, settings.mpi)
         self._pilots: PilotJobs | None = None
-        self._failed_nodes: tuple[str, ...] = ()
+        self.failed_nodes = FailedNodes(settings.exclude_failed_nodes)
         self.kinds_of_nodes = [
-            PilotKind(settings, asked, self._known_nodes, lambda: self._failed_nodes) for asked in settings.kinds
+            PilotKind(settings, asked, self._known_nodes, self.failed_nodes) for asked in settings.kinds
         ]
 
     def check(self, resources: Resources) -> None:
@@ -82,10 +83,6 @@ class PilotLaunch:
         return "; ".join(kind.describe(count) for kind, count in zip(self.kinds_of_nodes, there, strict=True))
 
     # -- for the pilot jobs ----------------------------------------------------------------------------
-
-    def note_failed_node(self, node: str) -> None:
-        if self._settings.exclude_failed_nodes and node not in self._failed_nodes:
-            self._failed_nodes = (*self._failed_nodes, node)
 
     def _known_nodes(self, asked: AskedKind) -> Sequence[NodeGroup]:
         """Return the nodes of a kind's partition, asked for once; nothing without an answer, or with a template.

@@ -15,7 +15,7 @@ from .base import Backend, Settings
 from .shell_lines import check_texts, lines
 
 if TYPE_CHECKING:
-    from ..cache.cache import Cache
+    from ..result_cache import Cache
     from .ssh import SSH
 
 __all__ = ["SchedulerSettings", "check_host", "check_jobs_possible"]

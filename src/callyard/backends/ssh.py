@@ -15,7 +15,7 @@ from .base import Backend, BackendFactory, Settings
 from .shell_lines import check_texts, lines
 
 if TYPE_CHECKING:
-    from ..cache.cache import Cache
+    from ..result_cache import Cache
     from .gateway.connection import Address
 
 __all__ = ["SSH"]

@@ -7,10 +7,10 @@ import os
 import sys
 from typing import Any
 
-from ..cache.cache import Cache
 from ..cache.entry import Entry
 from ..errors import CacheError
 from ..jobs.list_job_calls import JobCallStatus, find_job_calls
+from ..result_cache import Cache
 from ..utils.paths import expand
 from . import UsageError
 

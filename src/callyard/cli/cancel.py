@@ -10,10 +10,10 @@ import os
 import sys
 
 from ..backends.batch.scheduler_client import client_of
-from ..cache.cache import Cache
 from ..errors import CacheError
 from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs, find_job_calls
 from ..jobs.spool import CallOutcome
+from ..result_cache import Cache
 from ..utils.paths import expand
 from . import UsageError
 from .arguments import VARIABLE, add_json, add_place, from_environment, open_cache, print_json, the_job_call, to_change

@@ -19,10 +19,10 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from ..cache.cache import Cache
 from ..cache.inspect.explain import Explanation, compared, explain_entry
 from ..errors import CacheError
 from ..jobs.list_job_calls import JobCallStatus
+from ..result_cache import Cache
 from ..utils.paths import expand
 from . import UsageError, tables
 from .arguments import add_json, add_place, call_of, from_environment, open_cache, print_json

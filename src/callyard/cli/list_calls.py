@@ -12,11 +12,11 @@ from datetime import datetime, timezone
 from itertools import islice
 from typing import Any
 
-from ..cache.cache import Cache
 from ..cache.entry import Entry
 from ..cache.inspect.dataframe import arguments
 from ..cache.inspect.find import entries, keys_by_age
 from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs
+from ..result_cache import Cache
 from ..utils import quantities
 from . import tables as text
 from .arguments import add_json, add_place, open_cache, print_json, split

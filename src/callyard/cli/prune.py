@@ -1,6 +1,7 @@
 """Remove the calls that meet all conditions, and files left behind by ended processes.
 
-Running calls stay, and so do the inputs of calls that wait. At least one condition is needed.
+Running calls stay, and so do the inputs of calls that wait. At least one condition is needed. With --older-than alone,
+damaged batches of jobs that are over are removed as well.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import time
 
 from ..cache.inspect.find import age, volume
 from ..errors import CacheError
+from ..jobs.check_and_prune import prune_damaged
 from ..jobs.list_job_calls import needed_keys, prune_jobs
 from ..utils import quantities
 from . import UsageError
 from .arguments import add_json, add_place, open_cache, print_json, split, to_change
+from .ended_jobs import jobs_are_over
 from .list_calls import as_text, row_of, row_of_job
 
 __all__ = ["configure", "run"]
@@ -46,17 +49,21 @@ def run(options: argparse.Namespace) -> int:
         cache = to_change(cache)
     removed = cache.prune(**conditions, dry_run=options.dry_run)
     rows = [row_of(entry) for entry in removed]
+    before = None if options.older_than is None else time.time() - age(options.older_than)
     if options.state != "finished" and not (options.keys or options.larger_than or options.max_size):
-        before = None if options.older_than is None else time.time() - age(options.older_than)
         # Jobs that failed have no entry, only a directory with their errors and logs.
         jobs = prune_jobs(cache._directory, before, options.function, options.dry_run)
         rows += map(row_of_job, jobs)
+    word, damaged = "would remove" if options.dry_run else "removed", list[str]()
+    if all(value is None for name, value in conditions.items() if name != "older_than"):
+        damaged = prune_damaged(cache._directory, before, options.dry_run, jobs_are_over)
     if options.json:
-        print_json(rows)
+        print_json([*rows, *({"batch": path} for path in damaged)])
         return 0
     if rows:
         print(as_text(rows))
-    word = "would remove" if options.dry_run else "removed"
+    for path in damaged:
+        print(f"{word} the damaged batch {path}, whose jobs are over")
     needed = "; the inputs of waiting calls stay" if needed_keys(cache._directory) else ""
     print(f"{word} {quantities.calls(len(rows))}, {quantities.size(sum(entry.size for entry in removed))}{needed}")
     return 0

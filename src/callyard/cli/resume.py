@@ -7,6 +7,7 @@ accepted by the scheduler are not submitted again.
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 
 from ..backends.batch.scheduler_client import SchedulerClient, SubmissionRefused, client_of
 from ..backends.batch.submitter import claim_of, submission
@@ -16,6 +17,7 @@ from ..jobs.batch import BatchPart
 from ..jobs.find_batches import folders_by_age, unreadable_batches
 from ..jobs.spool import BatchDirectory
 from ..jobs.submission import is_ready
+from ..jobs.successor import move_after_inputs
 from ..utils.command_thread import CommandThread
 from .arguments import add_json, add_place, open_cache, print_json, split, to_change
 
@@ -55,6 +57,9 @@ def _resume_all(directory: CacheDirectory) -> tuple[list[tuple[BatchPart, int]],
     """
     submitted: list[tuple[BatchPart, int]] = []
     refusals = [_set_aside(spooled, error) for spooled, error in unreadable_batches(directory)]
+    for spooled in folders_by_age(directory):
+        with suppress(OSError, CacheError):  # its mover was killed; a full disk is told of below
+            move_after_inputs(spooled)
     for spooled in folders_by_age(directory):
         refused: SubmissionRefused | None = None
         try:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 
-from ..cache.cache import Cache
 from ..cache.claims import ClaimOwner
 from ..errors import CacheError
 from ..jobs.list_job_calls import JobCallStatus, find_job_calls
 from ..jobs.spool import CallOutcome
+from ..result_cache import Cache
 from .arguments import add_json, add_place, open_cache, print_json, split, the_job_call, to_change
 
 __all__ = ["configure", "run"]

@@ -289,6 +289,7 @@ class ClusterDriver(ThreadedRunner):
             *(each.end.call for each in self._agents.doubtful),
             *(call for call, _ in self._agents.lost),
             *self._agents.returned,
+            *self._agents.ranks_leave,
         ]
         for call in cast("list[Call]", calls):
             name = call.future.name
@@ -299,7 +300,7 @@ class ClusterDriver(ThreadedRunner):
     # -- the end ---------------------------------------------------------------------------------------
 
     def _is_over(self) -> bool:
-        if not self._closing or self._inbox or self._agents.ends or self._agents.doubtful:
+        if not self._closing or self._inbox or self._agents.ends or self._agents.doubtful or self._agents.ranks_leave:
             return False
         # In this order: an expected call is put into the inbox before it ceases to be expected.
         self._over = not (self._expecting() or self._inbox or self._placement.waiting or self._placement.busy)

@@ -5,6 +5,7 @@ Each rank is a process that connects to the driver as an agent does (`mpi_remote
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from ..transport.channel_messages import Message
 from ..transport.event_loop import EventLoop
 from ..utils.environment import THREADS
 from ..worker.communicator import words_of_alone, words_of_none
+from ..worker.end_sequence import GRACE
 from ..worker.exceptions import words_of_some_again
 from .agent_connection import AgentConnection, CallEnd
 from .base import RankStarter, RanksToStart, StartedAgents
@@ -29,6 +31,8 @@ from .node_placement import NodePlacement
 from .placement_state import NodeState, StartOnNodes
 
 _JOIN_TIMEOUT = 120.0  # s for all ranks to connect: an MPI library of the wrong kind may wait for ever
+_LATE = 5.0  # s after the grace of a call, in which its ranks should have ended by themselves
+_KILL_WAIT = 30.0  # s of grace where a scheduler takes nodes away: Slurm's default
 
 
 class SendToRank(Protocol):
@@ -47,6 +51,9 @@ class MpiCall:
         self.until: float | None = now + _JOIN_TIMEOUT  # the end of its time
         self.complete = False  # all ranks have connected
         self.over = False
+        self.left = ""  # for people: a node of the call that its scheduler takes away
+        self._ends_at: float | None = None  # the end of the `run_time`
+        self._told_to_end = False
         self._ranks: dict[int, AgentConnection] = {}
         self._results = RankCollector(self.size)
 
@@ -64,11 +71,26 @@ class MpiCall:
         self._ranks[number] = rank
         rank.rank = number
         self.complete = len(self._ranks) == self.size
-        # From here on the limit of the call counts, in the place of the time to connect.
+        # From here on the limit of the call counts, in the place of the time to connect. The ranks keep it themselves.
         if self.complete:
             limit = self.call.plan.run_time
-            self.until = None if limit is None else now + limit
+            self._ends_at = None if limit is None else now + limit
+            self.until = None if self._ends_at is None else self._ends_at + self._grace(GRACE) + _LATE
         return self.complete
+
+    def _grace(self, usual: float) -> float:
+        grace = self.call.plan.grace
+        return usual if grace is None else grace
+
+    def told_to_end(self, now: float, grace: float) -> None:
+        """Note that the ranks are sent SIGTERM now; `grace` (s) counts for a call without its own."""
+        self._told_to_end = True
+        until = now + self._grace(grace) + _LATE
+        self.until = until if self.until is None else min(self.until, until)
+
+    def is_ending(self, now: float) -> bool:
+        """Return True if its ranks end one by one, each within the grace: then the first end says nothing."""
+        return self._told_to_end or (self._ends_at is not None and now >= self._ends_at)
 
     def receive(self, rank: AgentConnection, message: Message) -> CallEnd | None:
         """Take in a message of a rank; return the end of the call if the message has it."""
@@ -96,7 +118,10 @@ class MpiCall:
 
     # -- errors ------------------------------------------------------------------------------------------------------
 
-    def lost(self, words: str) -> CallEnd:
+    def lost(self, words: str, now: float = 0.0) -> CallEnd:
+        """Return the end without a result. After the end of the `run_time` that is the reason, whatever the words."""
+        if self._ends_at is not None and now >= self._ends_at:
+            return self._too_late()
         nodes = ", ".join(node.name for node in self.nodes)
         error = WorkerLost(
             f"{self.call.future.name!r} lost its ranks on {nodes}" + (f": {words}" if words else "")
@@ -104,7 +129,7 @@ class MpiCall:
         )  # fmt: skip
         return CallEnd(self.call, "lost", error)
 
-    def too_late(self) -> CallEnd:
+    def _too_late(self) -> CallEnd:
         words = too_long(repr(self.call.future.name), self.call.plan.run_time or 0.0)
         return CallEnd(self.call, "lost", TimeLimitExceeded(words))
 
@@ -112,8 +137,16 @@ class MpiCall:
 class MpiCalls:
     """The calls on several nodes of one driver. Only the driver's I/O thread may use this."""
 
-    def __init__(self, starter: RankStarter, placement: NodePlacement, send: SendToRank, ends: deque[CallEnd]) -> None:
-        self._starter, self._placement, self._send, self._ends = starter, placement, send, ends
+    def __init__(
+        self,
+        starter: RankStarter,
+        placement: NodePlacement,
+        send: SendToRank,
+        ends: deque[CallEnd],
+        lost: list[tuple[Call, str]],
+    ) -> None:
+        """Make the calls; `lost` takes the calls whose nodes are gone, with the reason in words, `ends` all others."""
+        self._starter, self._placement, self._send, self._ends, self._lost = starter, placement, send, ends, lost
         self._initializer: bytes | None = None
         self._mpi_calls: dict[int, MpiCall] = {}  # by number
         self._by_peer: dict[int, tuple[MpiCall, AgentConnection]] = {}
@@ -144,7 +177,7 @@ class MpiCalls:
         if mpi_call.over:
             return
         if mpi_call.begun:
-            self._end(mpi_call, mpi_call.lost(started.words()))
+            self._end(mpi_call, mpi_call.lost(started.words(), time.monotonic()))
         else:  # perhaps the launcher does not know this way
             self._did_not_begin(mpi_call, started.words())
 
@@ -207,7 +240,7 @@ class MpiCalls:
             return False
         if message is None:
             del self._by_peer[peer]
-            if not mpi_call.has_result_of(rank) and not mpi_call.over:
+            if not (mpi_call.has_result_of(rank) or mpi_call.over or mpi_call.is_ending(time.monotonic())):
                 self._stop(mpi_call)  # the launcher may wait for the other ranks; its last words tell the reason
             return True
         end = None if mpi_call.over else mpi_call.receive(rank, message)
@@ -224,7 +257,10 @@ class MpiCalls:
         mpi_call.over = True
         # The nodes are free before the future ends, so that a callback's calls find room.
         self._placement.finished_everywhere(mpi_call.call)
-        self._ends.append(end)
+        if end.how == "lost" and mpi_call.left:
+            self._lost.append((mpi_call.call, mpi_call.left))
+        else:
+            self._ends.append(end)
         if end.how == "result":
             # Each rank ends by itself then, and the launcher with the last one.
             for rank in mpi_call.ranks:
@@ -244,11 +280,37 @@ class MpiCalls:
                 mpi_call.over = True
                 self._stop(mpi_call)
 
-    def stop(self) -> None:
-        """End the ranks of all calls, and start none in another way."""
+    def signal(self, signum: int) -> None:
+        """End the ranks of all calls by this signal, and start none in another way."""
         for mpi_call in self._mpi_calls.values():
             del mpi_call.ways[1:]
-            self._stop(mpi_call)
+            if signum == signal.SIGTERM and mpi_call.complete:
+                self._tell_to_end(mpi_call)
+            else:
+                self._stop(mpi_call)
+
+    def lets_end(self, call: Call, words: str) -> bool:
+        """Let the ranks of a call end, because their scheduler takes nodes away; return False if they do not run.
+
+        They are told nothing: the scheduler sends SIGTERM to them, too, and SIGKILL when their time is over.
+        """
+        for mpi_call in self._mpi_calls.values():
+            if mpi_call.call is call and mpi_call.complete and not mpi_call.over:
+                mpi_call.left = words
+                mpi_call.told_to_end(time.monotonic(), _KILL_WAIT)
+                return True
+        return False
+
+    @property
+    def leaving(self) -> list[Call]:
+        """The calls whose ranks end on nodes that are not there any more for other calls."""
+        return [mpi_call.call for mpi_call in self._mpi_calls.values() if mpi_call.left and not mpi_call.over]
+
+    def _tell_to_end(self, mpi_call: MpiCall) -> None:
+        mpi_call.told_to_end(time.monotonic(), GRACE)
+        for rank in mpi_call.ranks:
+            rank.signal(signal.SIGTERM)
+            self._send(rank)
 
     def look_after(self, now: float) -> None:
         """End the calls whose time is over."""
@@ -257,7 +319,7 @@ class MpiCalls:
             if mpi_call.until is None or now < mpi_call.until or mpi_call.over:
                 continue
             if mpi_call.complete:
-                self._end(mpi_call, mpi_call.too_late())
+                self._end(mpi_call, mpi_call.lost("they did not end when they were told to", now))
             else:
                 self._did_not_begin(mpi_call, f"after {_JOIN_TIMEOUT:.0f} s not all of them were there")
 

@@ -24,6 +24,7 @@ from ..pool.worker import Worker
 from ..pool.worker_connection import WorkerConnection
 from ..pool.worker_events import finish
 from ..pool.worker_placement import WorkerPlacement
+from ..schedulers.job_environment import current_job
 from ..serialize.packer import Packer
 from ..serialize.shared_memory import SegmentPool
 from ..system.processes import default_signals, open_standard_descriptors
@@ -32,7 +33,9 @@ from ..transport.frames import NO_MPI, RESULT, Frame
 from ..transport.result_log import make_result_log
 from ..worker.communicator import join_world
 from ..worker.current_call import running
+from ..worker.end_sequence import GRACE
 from ..worker.mpi_rank import RankServer, gpus_by_local_rank, rank_in
+from ..worker.rank_end import TERM, RankEnd
 from .agent import Agent
 from .hello import Hello, RankPlace, this_hello
 from .run_agent import ParentPipe, connect
@@ -63,6 +66,7 @@ class Bridge:
         self._loop = EventLoop(_nothing)
         self._initializer, self._beside, self._first = initializer, beside, first
         self._over = False
+        self._end: RankEnd | None = None  # of the call, once it has begun
 
     def prepare(self) -> None:
         connection, loop = self._connection, self._loop
@@ -75,14 +79,20 @@ class Bridge:
     def join(self) -> None:
         """Serve in this thread until the driver sends END."""
         while not self._over:
+            if self._end is not None:
+                self._end.send_due()
             if not self._beside.before_waiting():
-                self._loop.step(None)
+                self._loop.step(None if self._end is None else self._end.patience())
         self._connection.leave()
         self._loop.close()
 
     def start(self, call: Call) -> None:
-        if call.plan.run_time is not None:  # the driver keeps the limit; the call only knows the time
-            call.deadline = time.monotonic() + call.plan.run_time
+        now, job_ends = time.monotonic(), current_job().ends
+        if call.plan.run_time is not None:
+            call.deadline = now + call.plan.run_time
+        ends = [call.deadline, None if job_ends is None else job_ends - time.time() + now]
+        until = min((at for at in ends if at is not None), default=None)
+        self._end = RankEnd(call.plan.options, call.deadline, until, GRACE)
         self._connection.send([call])
         for end in self._connection.refused():
             finish(*end)
@@ -94,7 +104,11 @@ class Bridge:
         """Do nothing: there are no idle workers."""
 
     def kill(self, signum: int) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)  # the launcher ends the other ranks
+        """End the call: by SIGTERM and in its grace, or at once, and then the launcher ends the other ranks."""
+        if signum == signal.SIGTERM and self._end is not None:
+            self._end.hear(TERM)
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
 
     def close(self) -> None:
         self._over = True
@@ -146,7 +160,7 @@ def main() -> None:
     agent.start()
     result_log, descriptor = make_result_log()
     os.close(descriptor)  # no other process maps the log of a rank
-    running.listen_in_worker()
+    running.listen_in_worker(hands_over_later=True)
     with theirs:
         RankServer(theirs, result_log, int(ranks)).run()
     agent.join()  # until the driver has the result

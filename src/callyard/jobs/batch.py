@@ -272,7 +272,7 @@ class CallOutcome(Frozen):
     """The outcome of a call: "finished" (with the record of `key`), "failed", "cancelled", "withdrawn" or "moved".
 
     A withdrawn call was cancelled by its submitter, who saw no other waiting process. A moved call goes on in another
-    batch, whose token is the `key`.
+    batch, whose token is the `key`, as its call of this `number`.
     """
 
     state: str
@@ -280,6 +280,7 @@ class CallOutcome(Frozen):
     directory: str = ""  # of the cache with the record
     failure: bytes = b""  # the pickled error and its traceback
     attempts: int = 1  # runs so far; more than one after an `Again`
+    number: int = 0
 
     def dump(self) -> bytes:
         fields = {name: value for name, value in vars(self).items() if name != "failure"}
@@ -292,7 +293,8 @@ class CallOutcome(Frozen):
             return CallOutcome("failed")
         head, _, failure = data.partition(b"\n")
         end = CallOutcome(**json_loads(head), failure=failure)
-        if end.state not in _STATES or not all(type(text) is str for text in (end.key, end.directory)):
+        is_named = all(type(text) is str for text in (end.key, end.directory)) and type(end.number) is int
+        if end.state not in _STATES or not is_named:
             raise ValueError("it is not said how the call ended")
         return end
 

@@ -206,6 +206,6 @@ def follow_moves(home: CacheDirectory, token: str, number: int) -> tuple[str, in
     """Return the batch and the number under which a call goes on, and its outcome there; None before its end."""
     outcome = CallFiles(home, token).ended(number)
     while outcome is not None and outcome.state == "moved":
-        token, number = outcome.key, 0
+        token, number = outcome.key, outcome.number
         outcome = CallFiles(home, token).ended(number)
     return token, number, outcome

@@ -175,6 +175,20 @@ class BatchDirectory(CallFiles):
         """Return True if the names of the files tell of a job. The files themselves may be unreadable."""
         return any(name.partition(".")[0] == "job" or name.endswith(".begun") for name in names(self.path))
 
+    def noted_jobs(self) -> set[str]:
+        """Return the IDs of the jobs that are written down; the batch itself may be unreadable."""
+        found = (self._job(name) for name in names(self.path) if name.partition(".")[0] == "job")
+        return {job for text in found if text is not None for job in text.split(",") if job}
+
+    def last_touched(self) -> float | None:
+        """Return the time at which a job has last shown that it runs a call (s since 1970); None for never."""
+        times = []
+        for name in names(self.path):
+            if name.endswith(".begun"):
+                with suppress(OSError):
+                    times.append(os.stat(f"{self.path}/{name}").st_mtime)
+        return max(times, default=None)
+
     def is_whole(self) -> bool:
         """Return True if jobs find their calls here; False once the directory is kept only for the failures."""
         return os.path.exists(f"{self.path}/calls")

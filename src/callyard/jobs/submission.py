@@ -14,11 +14,13 @@ from ..schedulers.base import Dependency, JobId, JobRequest, Share
 from ..utils.lite_stdlib import json_dumps, json_loads
 from ..utils.paths import runs_directory
 from .batch import BatchPart
+from .find_batches import folders_by_age
 from .planner import ArrayDependency
 from .spool import BatchDirectory
 
 __all__ = [
     "check_text",
+    "is_behind",
     "is_ready",
     "label",
     "next_part",
@@ -72,8 +74,23 @@ def _plain(value: Any) -> Any:
 
 def is_ready(folder: BatchDirectory) -> bool:
     """Return True if all batches for which the scheduler must wait were submitted, or are over."""
-    others = (BatchDirectory(folder.home, token) for token in folder.batch.waited_for())
-    return all(not os.path.exists(other.path) or other.unsent is None for other in others)
+    others = [BatchDirectory(folder.home, token) for token in folder.batch.waited_for()]
+    mine = folder.batch.created, folder.token
+    others += [other for other in _beside(folder) if (other.batch.created, other.token) < mine]  # in a fixed order
+    return all(not os.path.exists(other.path) or other.unsent is None or other.is_over() for other in others)
+
+
+def is_behind(folder: BatchDirectory) -> bool:
+    """Return True for a successor under a limit (`max_workers`), which begins behind all batches under that limit."""
+    return bool(folder.batch.request.get("behind"))
+
+
+def _beside(folder: BatchDirectory) -> list[BatchDirectory]:
+    """Return the batches behind which a successor begins."""
+    if not is_behind(folder):
+        return []
+    name, found = folder.batch.request["throttle"], folders_by_age(folder.home, {folder.token})
+    return [other for other in found if other.batch.request.get("throttle") == name and not other.is_over()]
 
 
 def next_part(folder: BatchDirectory, most: int | None, known: Known = _NONE, *, gaps: bool = True) -> BatchPart | None:
@@ -147,6 +164,7 @@ def request_of(folder: BatchDirectory, part: BatchPart, known: Known = _NONE) ->
         after=(
             *(found for other, kind, number in named for found in _dependencies(elements, other, kind, number)),
             *_parts_before(folder, part),
+            *(found for other in _beside(folder) for found in _dependencies(None, other, "any", None)),
         ),
         after_each=tuple(
             _jobs_before(folder, each, known) for each in asked.get("after_each", ())[part.first : part.end]

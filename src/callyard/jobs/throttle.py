@@ -8,6 +8,10 @@ another begins.
 
 Arrays in a row, element by element, are as wide as one of them: for each number one element runs at a time.
 
+A successor (`jobs/successor`) is written by another process than the executor's. So it waits for all arrays of the
+executor that were submitted before it, and those written later count it among the others: all batches of an executor
+bear its name (`ArrayThrottle.name`).
+
 Where the elements of an array are jobs of their own (`Site.separate`), the scheduler keeps lanes instead.
 """
 
@@ -35,7 +39,8 @@ class _ArrayChain:
 class ArrayThrottle:
     """The arrays of one executor that may still run, with a limit on all elements running at once."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, name: str = "") -> None:
+        self.name = name  # of the executor, in its batches
         self._most = most
         self._chains: list[_ArrayChain] = []  # in the order of their first arrays
 
@@ -58,6 +63,12 @@ class ArrayThrottle:
         beside = self._beside(chain, _whole(after))
         others = (each for each in self._chains if each is not chain and each not in beside)
         return (*after, *_anyhow((name for each in others for name in each.left), after))
+
+    def join(self, token: str, elements: int) -> None:
+        """Count an array that waits for all others, as a successor does; one that is known already counts once."""
+        if token not in self.tokens():
+            self._chains.append(_ArrayChain(min(elements, self._most), elements > self._most))
+            self._chains[-1].left[token] = elements
 
     def _chain_before(self, elements: int, after: tuple[ArrayDependency, ...]) -> _ArrayChain | None:
         """Return the chain that the array continues; a throttled chain could have two elements of a number at once."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 
 from ..errors import CallyardError, OutOfMemory, RemoteTraceback, ResourceError, TimeLimitExceeded, WorkerLost
 from ..futures import Lazy
+from ..schedulers.registry import job_around
 from ..system.exit_status import how_it_ended, no_memory_left, too_long, too_much_memory
+from ..system.machine import find_memory
 from ..worker.communicator import find_launcher, launcher_advice, words_of_alone
 from .call import Call
 
@@ -35,7 +38,7 @@ def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | 
     if reason == "memory":
         return OutOfMemory(too_much_memory(repr(name), call.plan.memory or 0))
     if reason == "job memory":
-        return OutOfMemory(no_memory_left(repr(name)))
+        return OutOfMemory(no_memory_left(repr(name), _owner_of_limit()))
     runs = f" (run {call.restarted + 1} of {call.plan.restarts + 1})" if call.plan.restarts else ""
     log = call.plan.options.get("error_log_file")
     how = "was ended with its zygote, which did not answer" if reason == "silence" else how_it_ended(exitcode)
@@ -46,6 +49,15 @@ def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | 
     )
     error.exitcode = exitcode
     return error
+
+
+def _owner_of_limit() -> str:
+    """Return the owner of the limit of memory that all processes here share: a scheduler's job, or a control group."""
+    limit, how = find_memory()
+    job = job_around(os.environ)
+    if job.cgroup and f"/{job.cgroup}" in how:
+        return f"its job ({job.scheduler} job {job.job}, {limit:.3g} GiB)"
+    return f"{how.removeprefix('memory limit of ')} ({limit:.3g} GiB)"
 
 
 def alone_error(call: Call, ranks: int, alone: tuple[int, str]) -> ResourceError:

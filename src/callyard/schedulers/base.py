@@ -165,6 +165,7 @@ class Status:
         exit_code: the exit code of the script, if it ended by itself.
         signal: the signal that ended the script, if one did.
         failed_node: the node whose fault has ended the job; empty if it is another fault, or one of several nodes.
+        failed_among: the nodes of a job that the fault of one of several has ended, as the scheduler writes them.
         certain: False if processes of an ended job may go on, as on a node that only the scheduler has lost. Then the
             call counts as running for as long as its process shows that it lives.
     """
@@ -177,6 +178,7 @@ class Status:
     exit_code: int | None = None
     signal: int | None = None
     failed_node: str = ""
+    failed_among: str = ""
     certain: bool = True
 
     @property
@@ -260,6 +262,7 @@ class Site:
         had_ended: tells from a failed command of `Scheduler.cancel` that nothing was wrong but that jobs had ended.
         time_left: asks for the remaining time of jobs (s); infinity for jobs without a limit.
         nodes: asks for the nodes of a partition, or of the default partition for None.
+        failed_of: asks which of these nodes have failed, by `Status.failed_among`; None where a scheduler does not say.
         steps: starts processes on the nodes of an allocation; None for a scheduler with nothing but jobs.
         mpi: the plugins by which ranks find each other, if there are several.
         is_over: tells from a launcher's messages that the job of its allocation has ended.
@@ -290,6 +293,7 @@ class Site:
     had_ended: Callable[[Reply], bool] = lambda reply: False  # noqa: ARG005
     time_left: Callable[[Sequence[JobId]], Query[Mapping[JobId, float]]] | None = None
     nodes: Callable[[str | None], Query[Sequence[NodeGroup]]] | None = None
+    failed_of: Callable[[str], Query[Sequence[str]]] | None = None
     steps: Steps | None = None
     mpi: MpiPluginTexts | None = None
     is_over: Callable[[str], bool] = lambda text: False  # noqa: ARG005

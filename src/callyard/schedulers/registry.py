@@ -13,13 +13,14 @@ from typing import cast
 from ..errors import SchedulerError
 from ..utils.plugins import find_plugin, plugin_names
 from .base import Scheduler
-from .job_environment import current_job
+from .job_environment import JobEnvironment, current_job
 from .steps import Allocation
 
 __all__ = [
     "GROUP",
     "OWN",
     "environment_outside_jobs",
+    "job_around",
     "known_name",
     "open_scheduler",
     "read_share",
@@ -74,6 +75,12 @@ def scheduler_here(environ: Mapping[str, str]) -> str:
     inside = [name for name in reversed(OWN) if sites[name].inside(environ)]
     installed = (name for name in OWN if shutil.which(sites[name].program, path=environ.get("PATH")))
     return inside[0] if inside else next(installed, "")
+
+
+def job_around(environ: Mapping[str, str]) -> JobEnvironment:
+    """Return the job around a process that Callyard has perhaps not started; an empty one outside of jobs."""
+    jobs = [current_job(environ), *(open_scheduler(name).site().job_variables.read(environ) for name in reversed(OWN))]
+    return next((job for job in jobs if job is not None and job.job), JobEnvironment())
 
 
 def scheduler_of_launcher(program: str) -> Scheduler | None:

@@ -33,9 +33,9 @@ def too_much_memory(who: str, limit: int | None) -> str:
     return f"{who} took {how_much} on {os.uname().nodename}; give it more{'' if limit else ' with memory='}"
 
 
-def no_memory_left(who: str) -> str:
-    """Return the message for a call ended by the kernel, because all calls together took all memory of the job."""
+def no_memory_left(who: str, owner: str) -> str:
+    """Return the message for a call ended by the kernel; `owner` of the limit is what had no memory left."""
     return (
-        f"{who} was killed by the kernel on {os.uname().nodename}, where its job had no memory left; "
-        "with memory= fewer calls run at once, or ask for a job with more"
+        f"{who} was killed by the kernel on {os.uname().nodename}, where {owner} had no memory left; "
+        "with memory= fewer calls run at once, or ask for more there"
     )

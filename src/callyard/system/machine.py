@@ -28,6 +28,7 @@ __all__ = [
 
 GIB = 1 << 30
 LEAF = "callyard"  # the group below a delegated one for our own processes, once calls have groups too
+PHYSICAL = "physical memory"  # what limits the memory of a process without a limit
 ROOT = Path("/")
 
 
@@ -67,7 +68,7 @@ def find_memory(root: Path = ROOT) -> tuple[float, str]:
     limit, group = _smallest(_limit, _lineages(root, "memory"))
     if limit < total:
         return limit / GIB, f"memory limit of {group}"
-    return total / GIB, "physical memory"
+    return total / GIB, PHYSICAL
 
 
 def find_gpus(

@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from .machine import LEAF, ROOT, delegation, lines, members, own_groups
+from .machine import LEAF, PHYSICAL, ROOT, delegation, find_memory, lines, members, own_groups
 from .memory_files import HeldFiles
 
 __all__ = [
@@ -283,18 +283,24 @@ def oom_kills(group: Path) -> int:
 
 
 def oom_kills_within(name: str, root: Path = ROOT) -> int:
-    """Return the same for this process's own group; 0 unless the group is the job's, below a group called `name`."""
-    groups = [group for group, _ in own_groups(root, "memory") if name in group.parts]
+    """Return the same for this process's own group, whichever group above has too little.
+
+    0 unless the group is the job's, below a group called `name`; without a name, unless it or one above has a limit: in
+    others kills of all kinds of processes are counted.
+    """
+    if not name and find_memory(root)[1] == PHYSICAL:
+        return 0
+    groups = [group for group, _ in own_groups(root, "memory") if not name or name in group.parts]
     return sum(map(oom_kills, groups))
 
 
 class OomKills:
-    """The processes of a job that the kernel ends for memory; each of them explains the end of one process.
+    """The processes beside this one that the kernel ends for memory; each of them explains the end of one process.
 
-    `job` is the name of the job's cgroup; empty outside of jobs, where nothing is explained.
+    `job` is the name of the job's cgroup; empty where it is not known.
     """
 
-    def __init__(self, job: str, root: Path = ROOT, explained: int | None = None) -> None:
+    def __init__(self, job: str = "", root: Path = ROOT, explained: int | None = None) -> None:
         """`explained`: how many are explained already; by default all so far."""
         self._job, self._root = job, root
         self._explained = self._count() if explained is None else explained
@@ -306,7 +312,7 @@ class OomKills:
         return left
 
     def _count(self) -> int:
-        return oom_kills_within(self._job, self._root) if self._job else 0
+        return oom_kills_within(self._job, self._root)
 
 
 def remove_group(group: Path) -> bool:

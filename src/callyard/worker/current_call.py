@@ -130,6 +130,7 @@ class Running:
         self._signals: tuple[int, ...] = (signal.SIGTERM,)  # the signals with handlers
         self._stopped: StoppedTime | None = None  # of the running call
         self._job_ends: float | None = None  # s of the monotonic clock, in a worker
+        self._hands_over_later = False  # another thread of this process sends the result on
 
     # -- for the process ---------------------------------------------------------------------------------
 
@@ -142,8 +143,12 @@ class Running:
             self._signals = (signal.SIGTERM, warning)
         os.register_at_fork(before=self._block, after_in_parent=self._unblock, after_in_child=self._be_plain)
 
-    def listen_in_worker(self, stopped: StoppedTime | None = None) -> None:
-        self._stopped = stopped
+    def listen_in_worker(self, stopped: StoppedTime | None = None, *, hands_over_later: bool = False) -> None:
+        """Handle the signals in a process that serves a driver.
+
+        `hands_over_later`: another thread sends the results on, and this process makes one call only.
+        """
+        self._stopped, self._hands_over_later = stopped, hands_over_later
         ends = current_job().ends
         self._job_ends = None if ends is None else ends - time.time() + time.monotonic()
         warning = os.environ.pop(WARNED_BY, None)  # not for the workers of an executor that a call makes
@@ -189,7 +194,9 @@ class Running:
 
     def end(self) -> None:
         """End the handover: everything due before the end of this process has been sent."""
-        if self.terminated:
+        if self._hands_over_later:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        elif self.terminated:
             self.die()
         self.options, self.key, self.announced, self._phase = _NO_OPTIONS, None, False, _IDLE
         self.function = None

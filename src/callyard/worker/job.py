@@ -390,6 +390,8 @@ class Job:
             return None
         from ..system.memory_control import OomKills  # here, because few calls end so
 
+        if not current_job().cgroup:
+            return None
         self.oom_kills = self.oom_kills or OomKills(current_job().cgroup, explained=0)
         return "memory" if self.oom_kills.explain_one() else None
 

@@ -3,7 +3,12 @@
 the call's process                      rank 0, rank 1, ...
 --------------------------------------- ---------------------------------------------------------
 claims, starts the launcher, waits  --> looks for the others, reads the call from its file, runs the function
+tells of the end, in `told`         --> sends itself the warning and SIGTERM
 puts the results together           <-- writes its result to `<number>.ranks/<rank>`
+
+A launcher would end its ranks at SIGTERM, without the grace of the call. So it hears nothing of the end once the ranks
+know each other; these keep the `run_time` themselves, and read `told` now and then. The file is there from the
+beginning, because a network file system shows a new content of a file sooner than a new file.
 """
 
 from __future__ import annotations
@@ -40,16 +45,20 @@ from .communicator import (
     words_of_alone,
     words_of_none,
 )
-from .current_call import DEADLINE, Again, running
+from .current_call import DEADLINE, WARN_BEFORE, Again, running
 from .exceptions import dump_error, traceback_text, unpicklable_again, unpicklable_result, words_of_some_again
 from .initializer import Initialized
 from .job_inputs import inputs_of, load_call
 from .job_outcome import node_name
 from .mpi_rank import gpus_by_local_rank, rank_in
+from .rank_end import TERM, WARNING, RankEnd, keep_in_thread
 
 _MPI = "--mpi="
 _HIDDEN = "CALLYARD_HIDDEN_FROM_LAUNCHER"
 _ALONE, _TOGETHER = "alone", "together"  # files from the ranks about each other
+_TOLD = "told"  # the file with the words of the end
+_KILL_WAIT = 30.0  # s of grace of a call without its own
+_LOOK, _LOOK_FAR = 0.25, 2.0  # s between two looks at `told`: of ranks on one node, and of many over several nodes
 
 
 def value_of_ranks(folder: CallFiles, number: int, call_file: CallFile, apart: bool) -> list[Any]:
@@ -72,8 +81,9 @@ def _run(place: str, call_file: CallFile, command: list[str]) -> int:
     for way in ways:
         shutil.rmtree(place, ignore_errors=True)  # from the last way: none of its ranks has run the function
         os.mkdir(place, 0o700)
+        _tell(place, "")
         argv = [*_started(call_file.launcher, way), *command]
-        code = _exit_code(argv, _environment(plugins))
+        code = _exit_code(place, argv, _environment(plugins))
         if os.path.exists(f"{place}/{_TOGETHER}"):
             if plugins is not None and _text(f"{place}/{_TOGETHER}"):
                 plugins.fits(way)
@@ -84,14 +94,28 @@ def _run(place: str, call_file: CallFile, command: list[str]) -> int:
     )
 
 
-def _exit_code(argv: list[str], environment: dict[str, str]) -> int:
-    """Run the launcher. At SIGTERM end the launcher, too, and wait: the ranks have the grace of the call."""
+def _exit_code(place: str, argv: list[str], environment: dict[str, str]) -> int:
+    """Run the launcher, tell its ranks of a warning and of the end, and wait: they have the grace of the call."""
     launcher = subprocess.Popen(argv, stdin=subprocess.DEVNULL, env=environment)
     try:
+        warns = running.options.get(WARN_BEFORE) is not None
+        while warns and not running.announced:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return launcher.wait(_LOOK)
+        if warns:
+            _tell(place, WARNING)
         return launcher.wait()
     except SystemExit:
-        launcher.terminate()
+        if os.path.exists(f"{place}/{_TOGETHER}"):
+            _tell(place, TERM)
+        else:
+            launcher.terminate()
         return launcher.wait()
+
+
+def _tell(place: str, word: str) -> None:
+    with open(f"{place}/{_TOLD}", "w", encoding="utf-8") as file:
+        file.write(word)
 
 
 def _raise_again(place: str, call_file: CallFile) -> None:
@@ -226,10 +250,19 @@ def main() -> None:
     running.attempt = 1 if kept is None else kept.attempt
     running.listen_in_job(call_file.options, _heard(deadline), current_job().ends, None, None)
     try:
+        _keep_end(place, call_file, _heard(deadline))
         _make(path, lambda: _returned(folder, call_file, bool(apart), again))
     except BaseException as error:
         _write(f"{path}.failed", dump_error(error, traceback_text(error)))
         sys.exit(1)
+
+
+def _keep_end(place: str, call_file: CallFile, deadline: float | None) -> None:
+    job_ends = current_job().ends
+    ends = [deadline, None if job_ends is None else job_ends - time.time() + time.monotonic()]
+    until = min((at for at in ends if at is not None), default=None)
+    end = RankEnd(call_file.options, deadline, until, _KILL_WAIT)
+    keep_in_thread(end, lambda: _text(f"{place}/{_TOLD}"), _LOOK if current_job().nodes == 1 else _LOOK_FAR)
 
 
 def _meet(place: str, ranks: int) -> int:

@@ -62,7 +62,7 @@ class Zygote:
         self.clock = RunClock()  # for all times here
         self.limits = Limits(driver)
         job = current_job()
-        self.oom_kills = OomKills(job.cgroup)
+        self.oom_kills = OomKills()
         self.job_ends = job.ends  # s since 1970
         self.workers: dict[int, _Worker] = {}  # by number
         self.by_pid: dict[int, _Worker] = {}  # their own ids, and their guards'
@@ -275,7 +275,7 @@ class Zygote:
         self.stream.say(protocol.EXITED, worker.number, code, reason)
 
     def killed_for_memory(self, worker: _Worker, code: int | None) -> str | None:
-        """Return "job memory" if the kernel ended the worker, or a rank, for want of memory in the job."""
+        """Return "job memory" if the kernel ended the worker, or a rank, for want of memory in the job or container."""
         perhaps = bool(code) if worker.directory else code == -signal.SIGKILL  # a launcher outlives its ranks
         return "job memory" if perhaps and self.oom_kills.explain_one() else None
 

@@ -60,9 +60,9 @@ def detached(tmp_path: Path) -> Iterator[Callable[..., Executor]]:
     """Makes executors on the cluster whose fixture was asked for before; their jobs end with the test."""
     made = list[Executor]()
 
-    def create(cache: Path = tmp_path / "cache", **options: Any) -> Executor:
+    def create(cache: Path = tmp_path / "cache", at_once: int | None = None, **options: Any) -> Executor:
         backend = Slurm(**{"poll": (0.2, 1), "result_grace": 1, **options})
-        made.append(Executor(backend=backend, cache=cache))
+        made.append(Executor(at_once, backend=backend, cache=cache))
         return made[-1]
 
     yield create

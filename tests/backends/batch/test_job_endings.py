@@ -206,6 +206,23 @@ def test_ranks_that_ask_to_be_run_again(ex: Executor) -> None:
 
 
 @pytest.mark.needs("mpi")
+def test_ranks_hear_of_their_end(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
+    """Each rank does, from the call's process; the grace is the call's, not that of the launcher."""
+    words = [[tmp_path / f"{name}{rank}" for rank in range(2)] for name in "ab"]
+    warning = {"ranks": 2, "warn_before": 5, "warn_signal": "USR2"}
+    warned = ex.submit(calls.warned_on_all_ranks, words[0], resource_dict=warning)
+    stopped = ex.submit(calls.save_on_all_ranks, words[1], 2.0, resource_dict={"ranks": 2})
+    for word in words[0]:
+        job = begun(word, warned)
+    slurm.run("scancel", "--signal=USR2", "--batch", job)
+    for word in words[1]:
+        job = begun(word, stopped)
+    slurm.run("scancel", "--signal=TERM", "--batch", job)
+    assert [name for _, name in warned.result()] == ["SIGUSR2"] * 2
+    assert stopped.result() == ["saved"] * 2
+
+
+@pytest.mark.needs("mpi")
 def test_ranks_go_on_when_their_job_is_started_again(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
     word = tmp_path / "word"
     future = ex.submit(calls.ask_on_all_ranks_when_told, word, resource_dict={"ranks": 2, "restart_limit": 1})
@@ -258,6 +275,39 @@ def test_a_call_goes_on_in_another_job_where_its_own_is_not_started_again(
     assert future.job_id != job
     assert ex.submit(calls.ask_when_told_there, word).cached
     slurm.cancel_all()
+
+
+def test_those_that_wait_for_a_call_follow_it_to_another_job(
+    slurm: Cluster, detached: Detached, tmp_path: Path
+) -> None:
+    """One in a job that waits, some in an array, one behind these, and one that is submitted after the move."""
+    word, ex = tmp_path / "word", detached(walltime=600)
+    no_scontrol = {"warn_before": 5, "env": {"PATH": str(tmp_path)}}
+    future = ex.submit(calls.stop_when_warned, word, resource_dict=no_scontrol)
+    texts = [ex.submit(repr, future), *(ex.submit(pow, future, exponent) for exponent in range(3))]
+    last = ex.submit(sum, texts[1:])
+    slurm.run("scancel", "--signal=USR1", "--batch", begun(word, future))
+    until(lambda: future.attempts > 1)
+    late = ex.submit(str, future)
+    assert [each.result() for each in (*texts, last, late)] == ["1", 1, 1, 1, 3, "1"]
+    assert future.result() == 1
+
+
+def test_a_call_that_goes_on_in_another_job_counts_for_max_workers(
+    slurm: Cluster, detached: Detached, tmp_path: Path
+) -> None:
+    words, ex = [tmp_path / "first", tmp_path / "second"], detached(walltime=600, at_once=1)
+    no_scontrol = {"warn_before": 5, "env": {"PATH": str(tmp_path)}}
+    future = ex.submit(calls.stop_when_warned, words[0], resource_dict=no_scontrol)
+    first = begun(words[0], future)
+    other = ex.submit(until_gone, words[1], resource_dict={"run_time": 600})
+    until(lambda: other.job_id is not None)
+    slurm.run("scancel", "--signal=USR1", "--batch", first)
+    running = begun(words[1], other)
+    until(lambda: future.job_id != first)
+    assert f"Dependency=afterany:{running}" in slurm.run("scontrol", "show", "job", str(future.job_id))
+    words[1].unlink()
+    assert future.result() == 1
 
 
 def test_a_call_goes_on_in_another_job_where_its_own_cannot_have_itself_started_again(

@@ -25,7 +25,7 @@ class Files:
     """A batch of one call; what cannot be read or written raises."""
 
     token, name, unsent = "0" * 16, "call", None
-    calls_per_job = 1
+    calls_per_job, needs = 1, ()
     is_stored = False
 
     def __init__(self, trouble: str) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from cluster import Cluster
@@ -30,7 +32,10 @@ from this_machine import until
 
 from callyard import Executor, JobCancelled, JobLost, NodeFailure, SchedulerError, TimeLimitExceeded
 from callyard.backends.batch import delivery, scheduler_client
+from callyard.backends.failed_nodes import FailedNodes
 from callyard.jobs import spool
+from callyard.schedulers.base import Status
+from callyard.utils.command_thread import CommandThread
 
 pytestmark = pytest.mark.once  # Slurm takes its time, and does the same whatever Python asks it
 
@@ -52,6 +57,34 @@ def test_a_node_is_taken_out_and_comes_back(detached: Callable[..., Executor], s
     assert f" ExcNodeList={node}\n" in slurm.run("scontrol", "show", "job", str(held.job_id))
     assert held.cancel()
     assert ex.submit(add, 2, 2, resource_dict={"nodelist": node}).result() == 4  # the user asks for this one
+
+
+def test_the_failed_node_of_several(
+    detached: Callable[..., Executor], slurm: Cluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ex = detached(exclude_failed_nodes=True)
+    lost = ex.submit(hold, str(tmp_path), resource_dict={"nodes": 2, "ranks": 1})
+    node = until_it_runs(tmp_path)
+    slurm.node_down(node)
+    failure(lost, NodeFailure, node)
+    until(lambda: f"no more jobs are submitted to {node}" in caplog.text)
+    held = ex.submit(add, 3, 3, resource_dict={"slurm_cmd_args": "--hold"})
+    until(lambda: held.job_id is not None)
+    assert f" ExcNodeList={node}\n" in slurm.run("scontrol", "show", "job", str(held.job_id))
+    assert held.cancel()
+    slurm.node_up(node)
+
+
+def test_nobody_says_which_node_of_several_has_failed(caplog: pytest.LogCaptureFixture) -> None:
+    """That is said, once."""
+    failed, commands = FailedNodes(wanted=True), CommandThread()
+    client: Any = SimpleNamespace(failed_of=lambda nodes: ())
+    for _ in range(2):
+        commands.run(failed.learn(client, [Status("ended", "lost its node", failed_among="n[1-2]")]))
+    assert failed.names == ()
+    assert (
+        caplog.text.count("a job on n[1-2] failed by a fault of a node, and the scheduler does not say of which") == 1
+    )
 
 
 def test_a_call_whose_node_was_lost_runs_again(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:

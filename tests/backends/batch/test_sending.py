@@ -17,8 +17,8 @@ from callyard.backends.batch.earlier_batches import EarlierBatches
 from callyard.backends.batch.executor_state_machine import ExecutorState
 from callyard.backends.batch.submitter import Canceller, Submitter, claim_of
 from callyard.cache.directory import CacheDirectory
-from callyard.errors import JobLost, SchedulerError
-from callyard.jobs.batch import BatchPart
+from callyard.errors import JobLost, SchedulerError, UnsafeCache
+from callyard.jobs.batch import BatchPart, CallOutcome
 from callyard.jobs.spool import BatchDirectory
 from callyard.resources import Resources
 from callyard.schedulers.base import JobRequest
@@ -130,6 +130,26 @@ def test_a_job_that_can_never_be_noted(sending: Sending, monkeypatch: pytest.Mon
     assert sending.good.unsent is None
 
 
+def test_a_batch_that_others_could_have_written_is_not_to_blame(
+    sending: Sending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sending.client, "submit", lambda request: refuse_all())
+        sending.send()
+        assert not sending.lost.done(), "somebody may mend that in time"
+        sending.send(GRACE)
+    error = sending.lost.exception()
+    assert type(error) is SchedulerError
+    assert "`callyard resume` submits it" in str(error)
+    assert sending.bad.ended(0) is None
+    assert sending.bad.unsent is not None, "it stays as it is"
+    assert not os.path.exists(f"{sending.home.path}/damaged")
+
+
+def refuse_all() -> str:
+    raise UnsafeCache("a directory is writable for others: chmod g-w")
+
+
 def test_a_request_that_cannot_be_made(sending: Sending, monkeypatch: pytest.MonkeyPatch) -> None:
     sending.bad.batch.request["resources"]["slurm_cmd_args"] = 5
     monkeypatch.setattr(sending.client, "submit", lambda request: next(iter(request.resources.slurm_cmd_args or "7")))
@@ -194,3 +214,22 @@ def test_a_cancelled_call_goes_on_for_others_that_wait(sending: Sending, claimed
     claim = claim_of(directory)
     assert claim is not None, "the others may submit it"
     claim.release()
+
+
+# ------------------------------------------------------------------ batches whose calls go on elsewhere
+
+
+def test_a_batch_whose_calls_have_moved_is_not_submitted(sending: Sending) -> None:
+    sending.bad.end(0, CallOutcome("moved", "2" * 16))
+    sending.send()
+    assert sending.bad.token not in sending.client.jobs
+    batch = sending.state.batches[sending.bad.token]
+    assert batch.is_followed, "a look at its files finds out where they go on"
+    assert claim_of(sending.bad) is None
+
+
+def test_a_batch_whose_call_has_moved_stays_for_those_that_wait_for_the_call(sending: Sending) -> None:
+    sending.bad.end(0, CallOutcome("moved", "2" * 16))
+    sending.let_go(sending.lost)
+    outcome = sending.bad.ended(0)
+    assert outcome is None or outcome.state == "moved"

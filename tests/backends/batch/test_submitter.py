@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from callyard.backends.batch.scheduler_client import SubmissionRefused
 from callyard.backends.batch.submitter import submission
 from callyard.cache.directory import CacheDirectory
-from callyard.jobs.batch import Batch, BatchPart, CallPosition
+from callyard.jobs.batch import Batch, BatchPart, CallOutcome, CallPosition
 from callyard.jobs.planner import ArrayDependency
 from callyard.jobs.spool import BatchDirectory
-from callyard.jobs.submission import next_part, note_of, parts_of, request_of, waited_for
+from callyard.jobs.submission import is_ready, next_part, note_of, parts_of, request_of
 from callyard.resources import Resources
 from callyard.schedulers.base import Dependency, JobId, JobRequest
 
@@ -210,6 +210,24 @@ def test_what_follows_a_batch_in_parts(home: CacheDirectory) -> None:
     )
 
 
+def test_a_successor_begins_behind_all_batches_under_its_limit(home: CacheDirectory) -> None:
+    limit = {"name": "relax", "resources": {}, "at_once": 1, "time": None, "templated": False, "throttle": "one"}
+    first, second, successor, other = (written(home, digit * 16, 1) for digit in "1234")
+    for folder, request in ((first, {}), (second, {}), (successor, {"behind": True}), (other, {"throttle": "two"})):
+        batch = folder.batch.replace(request={**limit, "after": [], **request}, created=float(folder.token[0]))
+        folder.remove()
+        folder.create(batch, [b"."], "")
+    first.submitted_as(BatchPart(0, 1, "17"))
+    assert not is_ready(successor), "the second has no job to wait for"
+    assert is_ready(second), "it does not wait for the successor in turn"
+    second.submitted_as(BatchPart(0, 1, "18"))
+    assert is_ready(successor)
+    after = {str(each.job) for each in request_of(successor, BatchPart(0, 1)).after}
+    assert after == {"17", "18"}
+    first.end(0, CallOutcome("cancelled"))
+    assert {str(each.job) for each in request_of(successor, BatchPart(0, 1)).after} == {"18"}
+
+
 def test_parts_of_a_throttled_array_follow_one_another(home: CacheDirectory) -> None:
     folder = written(home, "0" * 16, 9, at_once=4)
     folder.submitted_as(BatchPart(0, 5, "7"))
@@ -230,7 +248,7 @@ def test_elements_that_are_jobs_of_their_own(home: CacheDirectory) -> None:
         [ArrayDependency("any", folder.token, 0), ArrayDependency("any", folder.token, 1)],
     ]
     second = written(home, "1" * 16, 2, after_each=each, lanes=["a", "b"])
-    assert waited_for(second) == {folder.token}
+    assert second.batch.waited_for() == {folder.token}
     request = request_of(second, BatchPart(0, 2))
     assert (request.after, request.lanes) == ((), ("a", "b"))
     assert request.after_each == ((JobId("f2"),), (JobId("f0"), JobId("f1")))

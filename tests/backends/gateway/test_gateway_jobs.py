@@ -70,10 +70,10 @@ def test_a_graph_of_jobs(sshd: Server, slurm: Cluster, place: Path, journal: str
 
 
 def test_a_gateway_is_killed(
-    sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, recwarn: pytest.WarningsRecorder
+    sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, results: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
     warnings.simplefilter("always")
-    with Executor(backend=backend(sshd, slurm, place)) as executor:
+    with Executor(backend=backend(sshd, slurm, place), cache=results) as executor:
         first = executor.submit(noted, journal, gate, 1)
         second = executor.submit(noted, journal, None, first)
         gate.arrived()

@@ -178,6 +178,7 @@ def test_the_base_of_all_errors_is_found_by_its_earlier_name() -> None:
 
 
 EARLIER = {
+    "callyard.cache.cache": "Cache",
     "penstock.backends.local": "Local",
     "penstock.backends.slurm": "Slurm",
     "penstock.cache.cache": "Cache",

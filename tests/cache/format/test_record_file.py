@@ -20,13 +20,13 @@ from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from callyard.cache.cache import Cache
 from callyard.cache.format import hdf5
 from callyard.cache.format.checked_bytes import checksum
 from callyard.cache.format.record_file import DamagedFile, Stored, read, read_head
 from callyard.cache.format.record_writer import FORMAT, Record, write
 from callyard.cache.lookup import find
 from callyard.errors import CacheError, VersionMismatch
+from callyard.result_cache import Cache
 
 FACTS = {"host": "here", "resources": {"cores": 2}, "log": "Gr\u00fc\u00df\n\0", "ingredients": [["f", "12ab"]] * 20}
 SOURCE = "def f(x):\n    return x\n"

@@ -40,8 +40,9 @@ from ...utils.command_thread import CommandThread
 from ...utils.threads import LazyThread, next_item
 from ..base import Settings
 from ..cached.cached_future import CachedCall, KeyedResult
+from ..failed_nodes import FailedNodes
 from ..live_base import FORKED, unpicklable
-from ..resource_mapping import check_template, job_options, with_nodes, without_nodes
+from ..resource_mapping import check_template, job_options, with_nodes
 from ..run_directories import remove_if_over
 from .batch_state import Abandon, Ask, Drop, ExecutorAction, Look, Settle, Submit, Write
 from .call import JobCall, JobFuture, call_of, like_of
@@ -92,7 +93,7 @@ class BatchBackend:
         self._canceller = Canceller(commands, scheduler, state, earlier, delivery)
         self._checked: set[str] = set()  # the kinds of resources already known as possible for a job
         self._thread = LazyThread("callyard-jobs")
-        self._failed_nodes: tuple[str, ...] = ()
+        self.failed_nodes = FailedNodes(job_settings.exclude_failed_nodes)
         self._closing = self._leaving = False
         self._broken = False
         self.forked = False
@@ -162,13 +163,7 @@ class BatchBackend:
     def _with_defaults(self, resources: Resources) -> Resources:
         asked = resources.asked()
         missing = {name: value for name, value in self.job_settings.defaults.items() if name not in asked}
-        return with_nodes(without_nodes(resources.updated(missing), self._failed_nodes))
-
-    def note_failed_node(self, node: str) -> None:
-        """Let no further job be submitted to this node, if the user has asked for that."""
-        if self.job_settings.exclude_failed_nodes and node not in self._failed_nodes:
-            _log.warning("callyard: no more jobs are submitted to node %s, on which one has failed", node)
-            self._failed_nodes = (*self._failed_nodes, node)
+        return with_nodes(self.failed_nodes.without(resources.updated(missing)))
 
     def _check(self, resources: Resources) -> None:
         """Raise ResourceError if no job can have such resources."""

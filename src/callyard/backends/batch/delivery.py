@@ -142,12 +142,12 @@ class Delivery:
         """Wait for the calls where they go on."""
         successor, now = BatchDirectory(self.home, moved.key), self._clock()
         try:
-            successor.attach(self.me, 0)  # first: after an error the calls are still here for the next look
+            successor.attach(self.me, moved.number)  # first: after an error the calls are still here for the next look
         except FileNotFoundError:  # it is over, and another process has removed it
             self._missed(self._state.give_up(batch, number), successor)
             return
         for call in self._state.give_up(batch, number):
-            call.directory, call.number = successor, 0
+            call.directory, call.number = successor, moved.number
             call.future.attempts = moved.attempts
             call.future.again()
             self._state.follow(call, now, is_complete=False, has_job=False)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 
 from ... import errors
-from ...errors import CacheError, CallyardError, JobCancelled, JobLost, SchedulerError, WorkerLost
+from ...errors import CacheError, CallyardError, JobCancelled, JobLost, SchedulerError, UnsafeCache, WorkerLost
 from ...jobs.batch import CallFile
 from ...jobs.call_files import follow_moves
 from ...jobs.log_excerpt import what_it_printed
@@ -57,11 +57,12 @@ def vanished(call: JobCall) -> JobLost:
 
 
 def not_submitted(call: JobCall, error: Exception, where: str) -> CallyardError:
-    """Return the error of a call in a batch set aside, because the batch cannot be submitted."""
+    """Return the error of a call in a batch that cannot be submitted; its files are now at `where`."""
     if isinstance(error, FileNotFoundError) and call.directory is not None and not os.path.exists(where):
         return vanished(call)
+    later = "; `callyard resume` submits it once that is mended" if isinstance(error, UnsafeCache) else ""
     failure = SchedulerError(
-        f"{call.name!r} cannot be submitted: {type(error).__name__}: {error}; its files are in {where}"
+        f"{call.name!r} cannot be submitted: {type(error).__name__}: {error}; its files are in {where}{later}"
     )
     failure.__cause__ = error
     return failure

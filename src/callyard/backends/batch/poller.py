@@ -17,7 +17,8 @@ from functools import partial
 from ...cache.claims import Claims
 from ...jobs.batch import BatchPart, CallOutcome
 from ...jobs.heartbeats import Heartbeats
-from ...jobs.successor import move_to_successor
+from ...jobs.submission import is_behind, is_ready
+from ...jobs.successor import move_after_inputs, move_to_successor
 from ...schedulers.base import CANCELLED, JobId, Status
 from ...utils.command_thread import CommandThread, Steps
 from ...worker.job_outcome import write_down
@@ -88,7 +89,7 @@ class Poller:
     def _adopt(self, batch: BatchState) -> None:
         """Submit for a process killed before the submission, or before the note of the job's name."""
         directory = batch.directory
-        if not batch.queued and directory.unsent is not None:
+        if not batch.queued and directory.unsent is not None and (not is_behind(directory) or is_ready(directory)):
             claim = claim_of(directory)
             if claim is not None:
                 self._state.claimed(batch, claim, unsent_calls(directory), directory.batch.waited_for())
@@ -180,22 +181,25 @@ class Poller:
         if action is Action.CHECK_INPUTS:
             action = state.checked_inputs(awaits(directory, number, self._state.is_overdue))
             inherited = dependency_failed(directory, number) if action is not None else None
-        if action is Action.FAIL and not self._goes_on(batch, number, state.verdict):
+        if action is Action.FAIL and inherited is None and self._goes_on(batch, number, state.verdict):
+            self._state.look_soon(self._clock())  # the next look at the files finds the outcome
+        elif action is Action.FAIL:
             call = batch.calls[number][0]
-            if state.verdict is not None and state.verdict.failed_node:
-                call.owner.note_failed_node(state.verdict.failed_node)
+            if state.verdict is not None and (state.verdict.failed_node or state.verdict.failed_among):
+                self._commands.run(call.owner.failed_nodes.learn(self._scheduler, [state.verdict]))
             self._delivery.fail(batch, number, inherited or why(call, state.verdict))
             self._state.look_soon(self._clock())
 
     def _goes_on(self, batch: BatchState, number: int, verdict: Status | None) -> bool:
-        """Return whether a call goes on in another job: it has asked for that, or its node was lost.
+        """Return whether a call goes on in another job.
 
-        Not after the end of the job by a user, who wants the end of the call. The next look at the files finds the
-        outcome.
+        Either its inputs do so, and the scheduler has cancelled its own job. Or it has asked for that, or its node was
+        lost, and the scheduler has ended its job; not by a user, who wants the end of the call.
         """
+        if move_after_inputs(batch.directory, [number]):
+            return True
         if verdict is None or verdict.error == CANCELLED.error:
             return False
-        self._state.look_soon(self._clock())
         return move_to_successor(batch.directory, number, lost=verdict.error == "NodeFailure")
 
     def _was_stored(self, batch: BatchState, number: int) -> bool:

@@ -170,6 +170,14 @@ class SchedulerClient:
             f"{max(kind.gpus for kind in kinds)} GPUs"
         )
 
+    def failed_of(self, nodes: str) -> Sequence[str]:
+        """Return those of the nodes of a job that have failed, as far as the scheduler says (`Status.failed_among`)."""
+        if self._site.failed_of is None:
+            return ()
+        query = self._site.failed_of(nodes)
+        reply = self._ask(query)
+        return query.read(reply.out) if reply.code == 0 else ()
+
     def look_up(self, token: str) -> dict[str, str]:
         """Return the jobs of the submissions with tokens that begin with this one, by their tokens.
 

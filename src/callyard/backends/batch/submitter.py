@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from ...cache.claims import Claim, Claims
-from ...errors import CallyardError, JobCancelled
+from ...errors import CallyardError, JobCancelled, UnsafeCache
 from ...jobs.batch import BatchPart, CallOutcome
 from ...jobs.spool import BatchDirectory
 from ...jobs.submission import next_part, parts_of, request_of
@@ -36,6 +36,8 @@ _log = logging.getLogger("callyard")
 def claim_of(directory: BatchDirectory) -> Claim | None:
     """Claim a batch whose own process is gone and cannot submit it; return None if there is no need.
 
+    There is none, either, if all of its calls go on elsewhere.
+
     Claim first, then look once more: another process may have submitted the batch in between.
     """
     if directory.batch.submitter and may_live(directory.batch.submitter):  # a job leaves its submission to anybody
@@ -43,7 +45,7 @@ def claim_of(directory: BatchDirectory) -> Claim | None:
     claim = Claims(directory.home).take(directory.token, "submission")
     if not isinstance(claim, Claim):
         return None
-    if directory.unsent is None:
+    if directory.unsent is None or directory.is_over():
         claim.release()
         return None
     return claim
@@ -141,14 +143,19 @@ class Submitter:
         try:
             yield from self._submission(batch)
         except Exception as error:  # an unreadable or unwritable file, a senseless request
-            may_pass = isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+            # A directory that others can write to is somebody's mistake, and no fault of the batch.
+            may_pass = isinstance(error, (OSError, UnsafeCache)) and not isinstance(error, FileNotFoundError)
             if self._state.not_sent(batch, self._clock(), may_pass=may_pass):
                 _log.warning("callyard: the batch %s is submitted later: %s", batch.directory.path, error)
                 return
             with contextlib.suppress(SubmissionRefused):  # silence: no call depends on the answer
-                yield from self._set_aside(batch, error)
+                yield from self._give_up(batch, error)
 
     def _submission(self, batch: BatchState) -> Steps:
+        if batch.directory.is_over():  # its calls go on elsewhere: the next look at the files follows them
+            self._state.sent(batch, (), self._clock(), is_complete=True)
+            _release(batch)
+            return
         try:
             yield from submission(self._scheduler, batch.directory, batch.perhaps, self._earlier.known)
         except SubmissionRefused as refused:
@@ -183,28 +190,31 @@ class Submitter:
         _release(batch)
         self._delivery.end(calls, lambda call: mistake(call.name, refused))
         with _at_last(batch.directory):
-            if batch.directory.parts:
-                _end_rest(batch.directory, calls, lambda call: mistake(call.name, refused))
-            else:
+            if _is_unused(batch.directory):
                 self._earlier.forget_unsent(batch.directory)
+            else:
+                _end_rest(batch.directory, calls, lambda call: mistake(call.name, refused))
 
-    def _set_aside(self, batch: BatchState, error: Exception) -> Steps:
+    def _give_up(self, batch: BatchState, error: Exception) -> Steps:
         """Move a poisoned batch out of the spool; its calls fail, or are submitted anew.
 
         The directory goes first: a job that the scheduler has taken all the same then makes no call, and is cancelled.
-        Parts with a noted job go on.
+        Parts with a noted job go on. A batch that is only unsafe stays as it is: it can be submitted once it is safe.
         """
         directory, parts = batch.directory, list[BatchPart]()
         with _at_last(directory):
             parts = directory.parts
         calls = self._state.give_up_sending(batch)
         ours, where = [call for call in calls if call.ours], directory.path
-        if not parts:
+        is_unsafe = isinstance(error, UnsafeCache)
+        if not parts and not is_unsafe:
             self._earlier.forget(directory)
             where = directory.set_aside(f"it cannot be submitted: {error}")
         _release(batch)
         self._delivery.once_more([call for call in calls if not call.ours])
         self._delivery.end(ours, lambda call: not_submitted(call, error, where))
+        if is_unsafe:
+            return
         if parts:
             with _at_last(directory):
                 _end_rest(directory, ours, lambda call: not_submitted(call, error, where))
@@ -212,6 +222,11 @@ class Submitter:
         jobs = sorted(set(found.values()) - {part.job for part in parts})
         if jobs:
             yield partial(self._scheduler.cancel, jobs)
+
+
+def _is_unused(directory: BatchDirectory) -> bool:
+    """Return True for a batch without jobs, and without calls that go on elsewhere: others look here for these."""
+    return not directory.parts and not directory.news()
 
 
 def _release(batch: BatchState) -> None:
@@ -271,12 +286,12 @@ class Canceller:
         directory = batch.directory
         _release(batch)
         with _at_last(directory):
-            if batch.ours and not directory.parts:
+            if batch.ours and _is_unused(directory):
                 self._earlier.forget_unsent(directory)
                 return
             # A batch that is not ours has a call of ours that goes on there: any process may submit it.
             for number in {call.number for call in calls if call.ours}:
-                if batch.ours or not self._is_shared(directory, number):
+                if directory.ended(number) is None and (batch.ours or not self._is_shared(directory, number)):
                     write_down(directory, number, CallOutcome("withdrawn"))
 
     def _note_failure(self, directory: BatchDirectory, number: int, call: JobCall) -> bool:

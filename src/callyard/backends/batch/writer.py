@@ -57,7 +57,7 @@ class BatchWriter:
         self._home, self._job_settings, self._settings, self._private = home, job_settings, settings, private
         self._initializer = pack_initializer(settings)
         most, separate = settings.max_workers, job_settings.separate
-        self._throttle = None if most is None or separate else ArrayThrottle(most)
+        self._throttle = None if most is None or separate else ArrayThrottle(most, os.urandom(8).hex())
         self._lanes = LaneThrottle(most, f"lane.{os.urandom(4).hex()}") if most is not None and separate else None
         self._folders: dict[Any, BatchDirectory] = {}  # of the arrays of a plan
 
@@ -123,6 +123,13 @@ class BatchWriter:
         if self._throttle is not None:
             self._throttle.update(left)
 
+    def note_successors(self, known: Iterable[BatchDirectory]) -> None:
+        """Count the successors of calls of this executor, which others have written, for `max_workers`."""
+        for directory in known:
+            request = directory.batch.request
+            if self._throttle is not None and request.get("behind") and request["throttle"] == self._throttle.name:
+                self._throttle.join(directory.token, directory.elements_left())
+
     def is_crowded(self) -> bool:
         """Return True if a new array would name so many others for `max_workers` that calls are better gathered."""
         if self._throttle is None or len(self._throttle.tokens()) < _MOST_NAMED:
@@ -168,7 +175,7 @@ class BatchWriter:
             restart_limit=resources.restart_limit, paths=_import_paths(), cwd=_current_directory(), umask=read_umask(),
             submitter=this_process().label, created=time.time(),
             python=".".join(map(str, sys.version_info[:2])), callyard=VERSION, log_limit=self._job_settings.log_limit,
-            request=note_of(
+            request={"throttle": "" if self._throttle is None else self._throttle.name} | note_of(
                 names[0] if len(names) == 1 else f"{names[0]}+{len(names) - 1}", resources,
                 None if self._job_settings.separate else self._settings.max_workers,
                 self._job_settings.time(resources.run_time, resources.grace or 0.0),
@@ -321,6 +328,7 @@ class Intake:
         """Attach calls to earlier submissions, of this process or of others, and write down the rest."""
         # Other processes may have submitted the same calls since the last look.
         self._earlier.refresh()
+        self._writer.note_successors(self._earlier.known.values())
         rest = [call for call in calls if self._writer.is_prepared(call) and not self._earlier.attach(call)]
         inputs = (given for call in rest for given in call.inputs)
         self._delivery.follow_moved(given.call for given in inputs if isinstance(given, InputSource))

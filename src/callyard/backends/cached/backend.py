@@ -17,11 +17,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from ...cache.cache import Cache
 from ...errors import CacheError
 from ...futures import Future, ends_futures
 from ...hashing.digest import PendingFuture
 from ...resources import Resources
+from ...result_cache import Cache
 from ...utils import interpreter_exit
 from ...utils.threads import TaskThread
 from ..base import Backend, Settings

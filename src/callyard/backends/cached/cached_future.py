@@ -109,7 +109,8 @@ class CachedFuture(Future[Any]):
 
     def _state_word(self) -> str:
         call = self._call
-        return super()._state_word() if call is None or not call.where else f"waiting for {call.where}"
+        where = "" if call is None else call.where or getattr(call.inner, "where", "")  # of a backend elsewhere
+        return f"waiting for {where}" if where else super()._state_word()
 
 
 class KeyedResult:

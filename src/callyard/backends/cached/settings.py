@@ -8,12 +8,12 @@ from functools import lru_cache
 from types import CodeType
 from typing import Any
 
-from ...cache.cache import Cache
 from ...errors import CacheError
 from ...hashing.call_key import NOWHERE, KeyContext, surrounding
 from ...hashing.digest import UnkeyableError
 from ...hashing.values import value_token
 from ...resources import Resources
+from ...result_cache import Cache
 from ...utils.identity_cache import IdentityCache
 from ..base import Settings
 

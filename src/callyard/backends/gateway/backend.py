@@ -47,7 +47,7 @@ from .told_calls import ToldCalls
 from .used_packages import UsedPackages
 
 if TYPE_CHECKING:
-    from ...cache.cache import Cache
+    from ...result_cache import Cache
 
 _log = logging.getLogger("callyard")
 _FIRST, _LONGEST, _SLOWER = 1.0, 60.0, 2.0  # s between two attempts to connect again, and their growth

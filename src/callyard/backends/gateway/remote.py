@@ -25,9 +25,9 @@ from functools import partial
 from io import BufferedReader, FileIO
 from typing import Any
 
-from ...cache.cache import Cache
 from ...errors import CallyardError, RemoteTraceback
 from ...futures import Future, item, when_ended
+from ...result_cache import Cache
 from ...serialize.dump import Dump
 from ...serialize.packed import Packed, PackedCall, load_with_inputs
 from ...transport.frames import GarbledFrame

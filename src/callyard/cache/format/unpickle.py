@@ -23,9 +23,10 @@ CODE = str(sys.implementation.cache_tag)  # the kind of bytecode that this Pytho
 # The present names of modules named in files. The old ones are from the project's time under another name; pickles
 # could hold the functions called by pickles, and all public objects.
 MOVED: Mapping[str, str] = {
+    "callyard.cache.cache": "callyard.result_cache",
     "penstock.backends.local": "callyard.backends.local",
     "penstock.backends.slurm": "callyard.backends.slurm",
-    "penstock.cache.cache": "callyard.cache.cache",
+    "penstock.cache.cache": "callyard.result_cache",
     "penstock.cache.unpickles": "callyard.cache.format.unpickle",
     "penstock.errors": "callyard.errors",
     "penstock.errors.broken": "callyard.errors.pool_errors",

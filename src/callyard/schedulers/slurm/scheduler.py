@@ -83,6 +83,10 @@ def _nodes(partition: str | None) -> Query[Sequence[NodeGroup]]:
     return Query(nodes.nodes(partition), lambda out: nodes.groups(out, partition))
 
 
+def _failed_of(names: str) -> Query[Sequence[str]]:
+    return Query(nodes.states(names), nodes.failed)
+
+
 def _check(resources: Resources) -> None:
     if resources.queue is not None:
         raise ResourceError("queue is what other schedulers call it; Slurm has partition=")
@@ -148,6 +152,7 @@ _SITE = Site(
     history=_history,
     time_left=_time_left,
     nodes=_nodes,
+    failed_of=_failed_of,
     steps=SlurmSteps(),
     mpi=_MPI,
     is_over=allocation.is_over,

@@ -330,17 +330,19 @@ def translated(report: JobReport) -> Status:
         sentence, error = _failed(report)
     return Status(
         state.phase, sentence, error, report.reason, report.node, report.exit_code, report.signal,
-        _failed_node(report),
+        *_failed_node(report),
     )  # fmt: skip
 
 
 _FAULTS_OF_NODES = frozenset({"BOOT_FAIL", "LAUNCH_FAILED", "NODE_FAIL", "RECONFIG_FAIL"})
 
 
-def _failed_node(report: JobReport) -> str:
-    """Return the node whose fault has ended the job, if the job had no other node."""
+def _failed_node(report: JobReport) -> tuple[str, str]:
+    """Return the node whose fault has ended the job; if the job had several, "" and these."""
+    if report.state not in _FAULTS_OF_NODES:
+        return "", ""
     is_alone = re.search(r"[,\[]", report.node) is None
-    return report.node if report.state in _FAULTS_OF_NODES and is_alone else ""
+    return (report.node, "") if is_alone else ("", report.node)
 
 
 def _failed(report: JobReport) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The check and the pruning of a cache."""
+"""The check and the pruning of a cache, with the calls that are jobs there."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any
 
-from ...errors import CacheError, UnsafeCache, VersionMismatch
-from ...utils.quantities import calls, size
-from ..claims import Claims, UnreadableClaim
-from ..directory import CacheDirectory, is_key
-from ..entry import Entry
-from ..format.record_file import DamagedFile, read
-from .find import age, entries, keys_by_age, volume
+from ..cache.claims import Claims, UnreadableClaim
+from ..cache.directory import CacheDirectory, is_key
+from ..cache.entry import Entry
+from ..cache.format.record_file import DamagedFile, read
+from ..cache.inspect.find import age, entries, keys_by_age, volume
+from ..errors import CacheError, UnsafeCache, VersionMismatch
+from ..utils.quantities import calls, size
+from .find_batches import unreadable_batches
+from .list_job_calls import needed_keys
+from .spool import BatchDirectory
 
-__all__ = ["Check", "Problem", "check", "prune"]
+__all__ = ["Check", "JobsAreOver", "Problem", "check", "is_free", "prune", "prune_damaged"]
 
+JobsAreOver = Callable[[BatchDirectory], bool]
 _STATES = ("finished", "failed")
 
 
@@ -58,8 +61,8 @@ class Check:
         return "\n".join([*map(str, self.problems), f"{calls(self.whole)} {verb} whole, {size(self.size)}"])
 
 
-def check(directory: CacheDirectory, repair: bool) -> Check:
-    """Do the work of `Cache.check`."""
+def check(directory: CacheDirectory, repair: bool, jobs_are_over: JobsAreOver | None = None) -> Check:
+    """Do the work of `Cache.check`. A damaged batch with jobs is set aside only if `jobs_are_over` says so."""
     if repair and not directory.writable:
         raise CacheError(f"the cache {directory.path} is only read here: open it for writing to repair it")
     problems = list(_left(directory, repair))
@@ -70,7 +73,7 @@ def check(directory: CacheDirectory, repair: bool) -> Check:
             problems.append(found)
         elif found is not None:
             whole, total = whole + 1, total + found
-    return Check(whole, total, [*problems, *_batches(directory, repair), *_others(directory)])
+    return Check(whole, total, [*problems, *_batches(directory, repair, jobs_are_over), *_others(directory)])
 
 
 # ------------------------------------------------------------------ records
@@ -105,17 +108,32 @@ def _read(directory: CacheDirectory, key: str, path: str) -> int:
     return head.size
 
 
-def _batches(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
-    """Yield the unreadable batches of jobs; with `repair` the damaged ones without a job are set aside."""
-    if not os.path.isdir(f"{directory.path}/jobs"):
-        return
-    # By name, because jobs are built on the cache: the cache only knows of a directory of theirs inside its own.
-    for batch, error in import_module("callyard.jobs.find_batches").unreadable_batches(directory):
+def _batches(directory: CacheDirectory, repair: bool, jobs_are_over: JobsAreOver | None) -> Iterator[Problem]:
+    """Yield the unreadable batches of jobs; with `repair` the damaged ones whose jobs are over are set aside."""
+    for batch, error in unreadable_batches(directory):
         path, is_unsafe = batch.path, isinstance(error, UnsafeCache)
         # Not while a job may run, which would lose its call and outcome. An unsafe batch is readable once it is safe.
-        goes = repair and not is_unsafe and not batch.may_have_jobs()
+        goes = repair and not is_unsafe and is_free(batch, jobs_are_over)
         done = f"moved to {batch.set_aside(str(error))}" if goes else ""
-        yield Problem("unsafe" if is_unsafe else "damaged", path, str(error), done)
+        stays = "; its jobs may not be over, so it stays" if repair and not is_unsafe and not goes else ""
+        yield Problem("unsafe" if is_unsafe else "damaged", path, f"{error}{stays}", done)
+
+
+def is_free(batch: BatchDirectory, jobs_are_over: JobsAreOver | None) -> bool:
+    """Return True if no job of a damaged batch may run, as far as files or the function tell."""
+    return not batch.may_have_jobs() or (jobs_are_over is not None and jobs_are_over(batch))
+
+
+def prune_damaged(directory: CacheDirectory, before: float | None, dry_run: bool, over: JobsAreOver) -> list[str]:
+    """Remove the damaged batches that nobody has changed since a time, and whose jobs are over; return their paths."""
+    removed = []
+    for batch, error in unreadable_batches(directory):
+        changed = os.stat(batch.path).st_mtime
+        if not isinstance(error, UnsafeCache) and (before is None or changed < before) and is_free(batch, over):
+            removed.append(batch.path)
+            if not dry_run:
+                batch.remove()
+    return removed
 
 
 # ------------------------------------------------------------------ all other files
@@ -230,13 +248,5 @@ def _beyond(found: list[Entry], most: float) -> list[Entry]:
 def _idle(directory: CacheDirectory, found: Iterable[Entry]) -> Iterator[Entry]:
     """Yield the entries that no call runs anew, and that no call in the queue of a scheduler takes as an input."""
     running = {key for key, owner in Claims(directory).running() if owner.state() != "gone"}
-    needed = _needed_by_jobs(directory)
+    needed = needed_keys(directory)
     return (entry for entry in found if entry.key not in running and entry.key not in needed)
-
-
-def _needed_by_jobs(directory: CacheDirectory) -> set[str]:
-    if not os.path.isdir(f"{directory.path}/jobs"):
-        return set()
-    # By name, because jobs are built on the cache: the cache only knows of a directory of theirs inside its own.
-    needed: set[str] = import_module("callyard.jobs.list_job_calls").needed_keys(directory)
-    return needed

@@ -10,16 +10,17 @@ from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import CacheError
-from ..errors.suggestions import strict, strict_init
-from .claims import Claims
-from .directory import CacheDirectory, is_key
+from .cache.claims import Claims
+from .cache.directory import CacheDirectory, is_key
+from .errors import CacheError
+from .errors.suggestions import strict, strict_init
 
 if TYPE_CHECKING:
-    from ..futures import Future
-    from .entry import Entry
-    from .inspect.check_and_prune import Check
-    from .inspect.explain import Explanation
+    from .cache.entry import Entry
+    from .cache.inspect.explain import Explanation
+    from .futures import Future
+    from .jobs.check_and_prune import Check
+    from .jobs.spool import BatchDirectory
 
 __all__ = ["Cache"]
 
@@ -95,7 +96,7 @@ class Cache:
         ...         self.address = address
         >>> Cache.register(Connection, lambda connection: connection.address)
         """
-        from ..hashing.encoder import register
+        from .hashing.encoder import register
 
         register(kind, function)
 
@@ -128,12 +129,12 @@ class Cache:
             >>> [cache[key].output for key in cache.keys()]
             [(3, 2)]
         """
-        from .inspect.find import keys_by_age
+        from .cache.inspect.find import keys_by_age
 
         return keys_by_age(self._directory)
 
     def __iter__(self) -> Iterator[Entry]:
-        from .inspect.find import entries
+        from .cache.inspect.find import entries
 
         return entries(self._directory, self.keys())
 
@@ -159,8 +160,8 @@ class Cache:
         return isinstance(key, str) and is_key(key) and self._directory.exists(key)
 
     def __getitem__(self, key: str) -> Entry:
-        from .entry import open_entry
-        from .inspect.find import NoEntry
+        from .cache.entry import open_entry
+        from .cache.inspect.find import NoEntry
 
         whole = self._whole_key(key)
         try:
@@ -196,7 +197,7 @@ class Cache:
         >>> cache.find_key(key[:8]) == key
         True
         """
-        from .inspect.find import the_key
+        from .cache.inspect.find import the_key
 
         def known() -> set[str]:
             return {*self._directory.keys(), *(key for key, _ in self._claims.running())}
@@ -204,7 +205,7 @@ class Cache:
         return the_key(beginning, known, lambda key: key in self or self._holder(key) is not None, self.path)
 
     def _whole_key(self, beginning: str) -> str:
-        from .inspect.find import the_key
+        from .cache.inspect.find import the_key
 
         return the_key(beginning, self._directory.keys, self.__contains__, self.path)
 
@@ -225,7 +226,7 @@ class Cache:
         >>> table = cache.to_dataframe()  # doctest: +SKIP
         >>> table[table.seconds > 60]  # doctest: +SKIP
         """
-        from .inspect.dataframe import dataframe
+        from .cache.inspect.dataframe import dataframe
 
         return dataframe(self, values)
 
@@ -245,7 +246,7 @@ class Cache:
         >>> cache.future(cache.keys()[0]).result()
         (3, 2)
         """
-        from .inspect.attach import future_of
+        from .cache.inspect.attach import future_of
 
         return future_of(self._directory, self._claims, self.find_key(key))
 
@@ -275,8 +276,8 @@ class Cache:
         >>> print(cache.explain(divmod, 17, 6))
         'divmod' is not in the cache; its key would be ...
         """
-        from ..resources import Resources
-        from .inspect.explain import explain
+        from .cache.inspect.explain import explain
+        from .resources import Resources
 
         resources = Resources().updated(resource_dict or {})
         cache = self if resources.cache_directory is None else self._at(resources.cache_directory)
@@ -323,7 +324,7 @@ class Cache:
             >>> [entry.function for entry in cache.prune(older_than=0, function="divmod", dry_run=True)]
             ['divmod']
         """
-        from .inspect.check_and_prune import prune
+        from .jobs.check_and_prune import prune
 
         only = [keys] if isinstance(keys, str) else keys
         chosen = None if only is None else [self._whole_key(key) for key in only]
@@ -344,10 +345,13 @@ class Cache:
         >>> cache.check().ok
         True
         """
-        from .inspect.check_and_prune import check
+        return self._check(repair, None)
+
+    def _check(self, repair: bool, jobs_are_over: Callable[[BatchDirectory], bool] | None) -> Check:
+        from .jobs.check_and_prune import check
 
         with self._system_errors_as("repaired" if repair else "checked"):
-            return check(self._directory, repair)
+            return check(self._directory, repair, jobs_are_over)
 
     @contextmanager
     def _system_errors_as(self, what: str) -> Iterator[None]:
