@@ -19,6 +19,7 @@ from this_machine import until
 from callyard import SchedulerError
 from callyard.daemon.job_files import JobFiles, StoredJobs
 from callyard.daemon.run_file import RunEnd, claim_run, read_run, write_end
+from callyard.hosts import daemon as daemon_host
 from callyard.hosts.daemon import PROTOCOL, DaemonHost, ask, directory_here, socket_in, start_daemon
 from callyard.system.process_identity import this_process
 from callyard.utils.paths import daemon_directory
@@ -57,6 +58,14 @@ def test_a_long_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon.start()
     assert daemon.is_there
     daemon.stop()
+
+
+def test_a_path_that_is_too_long_for_the_system_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS, where a directory has no second name by its descriptor."""
+    monkeypatch.setattr(daemon_host, "_DESCRIPTORS", "/nowhere")
+    with pytest.raises(OSError, match="name a directory with a short path in CALLYARD_DAEMON"):
+        with socket_in("/" + "d" * 120):
+            pass
 
 
 def test_a_socket_that_was_left_behind(own_daemon: TestedDaemon) -> None:

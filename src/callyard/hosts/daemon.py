@@ -30,6 +30,8 @@ __all__ = ["PROTOCOL", "DaemonHost", "ask", "directory_here", "make_directory", 
 
 PROTOCOL = 1  # of requests and answers; another number is answered by "protocol" alone, in each version
 _SOCKET = "socket"
+_LONGEST = 100  # bytes of its path: Linux takes 107, macOS 103
+_DESCRIPTORS = "/proc/self/fd"
 _LOOK = 0.2  # s between two looks at `stop`
 _BUSY = 0.05  # s before another attempt to connect
 _START = 30.0  # s for the start of a daemon
@@ -109,14 +111,24 @@ def make_directory(path: str) -> str:
 
 @contextmanager
 def socket_in(directory: str) -> Iterator[str]:
-    """Yield a short path of the socket: the path of a Unix socket has about a hundred bytes at most."""
+    """Yield a short path of the socket: the path of a Unix socket has about a hundred bytes at most.
+
+    Raises:
+        OSError: it is too long for this system.
+    """
     path = os.path.join(directory, _SOCKET)
-    if len(os.fsencode(path)) < 100 or not os.path.isdir("/proc/self/fd"):
+    if len(os.fsencode(path)) < _LONGEST:
         yield path
         return
+    if not os.path.isdir(_DESCRIPTORS):
+        raise OSError(
+            errno.ENAMETOOLONG,
+            f"the path of a socket must be shorter than {_LONGEST} bytes here, and {path} is not: name a directory "
+            "with a short path in CALLYARD_DAEMON",
+        )
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield f"/proc/self/fd/{handle}/{_SOCKET}"
+        yield f"{_DESCRIPTORS}/{handle}/{_SOCKET}"
     finally:
         os.close(handle)
 
