@@ -125,7 +125,7 @@ class Connection:
 
     def words(self) -> str:
         """Return the last lines from ssh, and from the standard error of the gateway."""
-        return b"".join(self._words).decode("utf-8", "replace")
+        return b"".join(self._words.copy()).decode("utf-8", "replace")
 
     def receive(self) -> Message | None:
         """Wait for the next message; None at the end of the connection."""
@@ -143,13 +143,14 @@ class Connection:
         return False
 
     def _listen(self) -> None:
-        for line in _pipe(self._process.stderr):
-            self._words.append(line[:2000])
+        with _pipe(self._process.stderr) as stream:
+            for line in stream:
+                self._words.append(line[:2000])
 
     # -- the end ---------------------------------------------------------------------------------------
 
     def close(self, patience: float = _END) -> None:
-        """End ssh, and return when its threads have ended; the gateway has this time to end by itself (s)."""
+        """End ssh, and return when its sender has ended; the gateway has this time to end by itself (s)."""
         if patience == 0.0:
             self._kill()
         if hasattr(self, "_sender"):
@@ -161,8 +162,9 @@ class Connection:
         except subprocess.TimeoutExpired:
             self._kill()
             self._process.wait()
-        self._listener.join()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+        # Something that the command of ssh has left behind, as an agent, may keep the stream of words open.
+        self._listener.join(_END)
+        for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
                 _pipe(pipe).close()
 
