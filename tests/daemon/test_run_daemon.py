@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -18,6 +19,7 @@ from this_machine import until
 from callyard import SchedulerError
 from callyard.daemon.job_files import JobFiles, StoredJobs
 from callyard.daemon.run_file import RunEnd, claim_run, read_run, write_end
+from callyard.hosts import daemon as daemon_host
 from callyard.hosts.daemon import PROTOCOL, DaemonHost, ask, directory_here, socket_in, start_daemon
 from callyard.system.process_identity import this_process
 from callyard.utils.paths import daemon_directory
@@ -58,6 +60,14 @@ def test_a_long_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     daemon.stop()
 
 
+def test_a_path_that_is_too_long_for_the_system_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS, where a directory has no second name by its descriptor."""
+    monkeypatch.setattr(daemon_host, "_DESCRIPTORS", "/nowhere")
+    with pytest.raises(OSError, match="name a directory with a short path in CALLYARD_DAEMON"):
+        with socket_in("/" + "d" * 120):
+            pass
+
+
 def test_a_socket_that_was_left_behind(own_daemon: TestedDaemon) -> None:
     own_daemon.start()
     own_daemon.kill()
@@ -94,6 +104,24 @@ def test_another_version_is_told_so(own_daemon: TestedDaemon, monkeypatch: pytes
         patch.setattr("callyard.hosts.daemon.PROTOCOL", 99)
         with pytest.raises(SchedulerError, match="speaks otherwise with it"):
             ex.submit(abs, -1).result()
+
+
+def test_a_daemon_with_many_who_wait_is_busy_and_not_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux refuses a connection for the moment once as many wait as the listener lets wait."""
+    place = tmp_path / "d"
+    place.mkdir(mode=0o700)
+    monkeypatch.setenv("CALLYARD_DAEMON", str(place))
+    with contextlib.ExitStack() as stack, socket_in(str(place)) as path:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(path)
+        listener.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+                waiting.setblocking(False)
+                waiting.connect(path)
+        reply = DaemonHost().run(["callyard-daemon", "reach"], timeout=0.2)
+    assert (reply.code, reply.err) == (None, "the daemon does not answer")
 
 
 def test_nonsense_is_answered(own_daemon: TestedDaemon) -> None:

@@ -33,6 +33,12 @@ def test_a_submission() -> None:
     assert "h_rt" not in words(array)  # the template's own
 
 
+@pytest.mark.parametrize("log", ["/my:runs/log", "/my,runs/log"])
+def test_a_log_whose_path_would_be_read_as_several(log: str) -> None:
+    with pytest.raises(ResourceError, match=r"Grid Engine cannot write a log to /my.runs/log"):
+        GRID.submit(dataclasses.replace(REQUEST, log=log))
+
+
 def test_only_arrays_with_the_same_numbers_are_waited_for_task_by_task() -> None:
     after = (
         Dependency("corresponding", JobId("7"), (1, 2, 3)),

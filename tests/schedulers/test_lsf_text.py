@@ -60,6 +60,7 @@ def test_resources() -> None:
     [
         ({"partition": "x"}, "LSF calls it queue="),
         ({"constraint": "select[a]"}, "without brackets"),
+        ({"job_name": "scan[1-9]"}, "LSF reads the numbers of an array"),
         ({"priority": 1}, "#BSUB -sp"),
     ],
 )

@@ -68,6 +68,11 @@ def test_what_means_nothing_to_pbs(asked: dict[str, object], sentence: str) -> N
         PBS.site().check(Resources().updated(asked))
 
 
+def test_a_log_with_a_colon_in_its_path_would_be_another_hosts() -> None:
+    with pytest.raises(ResourceError, match=r"PBS cannot write a log to /my:runs/log: ':' means something else"):
+        PBS.submit(dataclasses.replace(REQUEST, log="/my:runs/log"))
+
+
 def test_answers_to_submissions() -> None:
     read = PBS.submit(REQUEST).read
     assert read("123.server\n") == JobId("123.server")

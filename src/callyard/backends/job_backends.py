@@ -96,7 +96,7 @@ class PBS(JobsOnly):
         place: the arrangement of jobs on nodes (`-l place=`) where a call is not `exclusive`, as "scatter".
         walltime: the time limit of a call without `run_time`: seconds, or a text as "2h".
         queue: the queue of calls that name none.
-        account: the project of calls that name none (`-P`).
+        account: the account of calls that name none (`-A`).
         template: a Jinja job script in the place of Callyard's own: the text, or the path of a file. Lines that begin
             with `#PBS` are options of `qsub`. Calls may ask for resources by the names in the template.
         python: the interpreter on the nodes; default: this one.

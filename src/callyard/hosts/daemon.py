@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import Event
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any
 
 from ..schedulers.command import Reply
@@ -30,7 +30,10 @@ __all__ = ["PROTOCOL", "DaemonHost", "ask", "directory_here", "make_directory", 
 
 PROTOCOL = 1  # of requests and answers; another number is answered by "protocol" alone, in each version
 _SOCKET = "socket"
+_LONGEST = 100  # bytes of its path: Linux takes 107, macOS 103
+_DESCRIPTORS = "/proc/self/fd"
 _LOOK = 0.2  # s between two looks at `stop`
+_BUSY = 0.05  # s before another attempt to connect
 _START = 30.0  # s for the start of a daemon
 _CHUNK = 1 << 18
 _NOT_THERE = (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR)
@@ -108,14 +111,24 @@ def make_directory(path: str) -> str:
 
 @contextmanager
 def socket_in(directory: str) -> Iterator[str]:
-    """Yield a short path of the socket: the path of a Unix socket has about a hundred bytes at most."""
+    """Yield a short path of the socket: the path of a Unix socket has about a hundred bytes at most.
+
+    Raises:
+        OSError: it is too long for this system.
+    """
     path = os.path.join(directory, _SOCKET)
-    if len(os.fsencode(path)) < 100 or not os.path.isdir("/proc/self/fd"):
+    if len(os.fsencode(path)) < _LONGEST:
         yield path
         return
+    if not os.path.isdir(_DESCRIPTORS):
+        raise OSError(
+            errno.ENAMETOOLONG,
+            f"the path of a socket must be shorter than {_LONGEST} bytes here, and {path} is not: name a directory "
+            "with a short path in CALLYARD_DAEMON",
+        )
     handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield f"/proc/self/fd/{handle}/{_SOCKET}"
+        yield f"{_DESCRIPTORS}/{handle}/{_SOCKET}"
     finally:
         os.close(handle)
 
@@ -135,9 +148,7 @@ def _asked(directory: str, request: dict[str, Any], until: float, stop: Event | 
         EOFError: it has ended.
     """
     with socket.socket(socket.AF_UNIX) as sock:
-        _wait(sock, until, stop)
-        with socket_in(directory) as path:
-            sock.connect(path)
+        _connect(sock, directory, until, stop)
         if not is_own_user(sock):
             raise PermissionError(f"the daemon in {directory} belongs to another user")
         data = json.dumps({"protocol": PROTOCOL, "version": VERSION, **request}).encode() + b"\n"
@@ -145,6 +156,15 @@ def _asked(directory: str, request: dict[str, Any], until: float, stop: Event | 
             return _exchanged(sock, data, until, stop)
         except (BrokenPipeError, ConnectionResetError):
             raise EOFError from None
+
+
+def _connect(sock: socket.socket, directory: str, until: float, stop: Event | None) -> None:
+    while True:
+        _wait(sock, until, stop)
+        with suppress(BlockingIOError), socket_in(directory) as path:
+            sock.connect(path)
+            return
+        sleep(_BUSY)  # the daemon is busy, and as many others as the system lets wait do so
 
 
 def _exchanged(sock: socket.socket, data: bytes, until: float, stop: Event | None) -> dict[str, Any]:

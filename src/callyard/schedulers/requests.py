@@ -10,7 +10,16 @@ from ..errors import ResourceError
 from ..resources import Resources
 from .base import JobId, JobRequest
 
-__all__ = ["COMMON", "by_array", "elements_of", "in_chunks", "plain_name", "refuse_others", "whole_seconds"]
+__all__ = [
+    "COMMON",
+    "by_array",
+    "elements_of",
+    "in_chunks",
+    "path_without",
+    "plain_name",
+    "refuse_others",
+    "whole_seconds",
+]
 
 _NAME_LENGTH = 64
 # The keys that any scheduler of single jobs can honour, or that the job itself honours.
@@ -39,6 +48,17 @@ def refuse_others(scheduler: str, resources: Resources, meant: Iterable[str], in
     for name in resources.asked():
         if name not in known:
             raise ResourceError(f"{name} means nothing to {scheduler}: {instead.get(name, 'it has no such thing')}")
+
+
+def path_without(characters: str, path: str, scheduler: str) -> str:
+    """Return the path of a log; raise ResourceError if a scheduler would take a part of the path for something else."""
+    found = next((each for each in characters if each in path), None)
+    if found is not None:
+        raise ResourceError(
+            f"{scheduler} cannot write a log to {path}: {found!r} means something else to it there; name a cache "
+            "whose path has no such character"
+        )
+    return path
 
 
 def whole_seconds(seconds: float) -> int:

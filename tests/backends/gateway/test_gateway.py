@@ -74,10 +74,12 @@ def test_cancel_and_shutdown(sshd: Server, gate: Gate) -> None:
     executor.shutdown()
 
 
-def test_what_runs_there_knows_its_directory(sshd: Server, tmp_path: Path) -> None:
+def test_what_runs_there_has_its_directory_and_the_users_umask(sshd: Server, tmp_path: Path) -> None:
     place = tmp_path / "there"
-    with Executor(backend=Local(detached=False, host=sshd.host("plain", directory=place))) as executor:
+    host = sshd.host("plain", directory=place, setup=[str(sshd.host("plain").setup), "umask 027"])
+    with Executor(backend=Local(detached=False, host=host)) as executor:
         assert executor.submit(os.getcwd).result(60) == str(place)
+        assert executor.submit(os.umask, 0o077).result(60) == 0o027
 
 
 def test_kill_ends_what_runs_there(sshd: Server, gate: Gate) -> None:

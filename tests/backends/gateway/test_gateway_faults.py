@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import pickle
+import threading
+from collections.abc import Callable
 from concurrent.futures import Future as PlainFuture
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gate import until
 
 from callyard.backends.batch.call_pickles import LargeContents, pickle_call
-from callyard.backends.gateway import protocol
+from callyard.backends.gateway import connection, protocol
 from callyard.backends.gateway.backend import GatewayBackend
 from callyard.backends.gateway.boot import script
 from callyard.backends.gateway.connection import Address, NoConnection
@@ -131,7 +134,7 @@ class Ending:
 
     count = 0
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, given_up: Callable[[], bool]) -> None:
         Ending.count += 1
         self.writer = Answers()
 
@@ -155,10 +158,32 @@ def test_a_gateway_that_ends_at_once_is_not_started_for_ever(detached: bool) -> 
     assert Ending.count == 1
 
 
+def test_nobody_waits_for_a_login_that_is_not_wanted_any_more(tmp_path: Path) -> None:
+    """As after Ctrl-C. This `ssh` waits for as long as its standard input is open."""
+    (tmp_path / "ssh").write_text("#!/bin/sh\nexec cat >/dev/null\n")
+    (tmp_path / "ssh").chmod(0o700)
+    backend = GatewayBackend(ADDRESS._replace(command=(str(tmp_path / "ssh"),)), False, OPENING, "far")
+    future = backend.submit(abs, (1,), {}, Resources())
+    backend.kill(15)
+    backend.close(True)
+    assert future.cancelled()
+
+
+def test_what_ssh_leaves_behind_may_keep_its_stream_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_END", 0.1)
+    os.mkfifo(fifo := tmp_path / "fifo")
+    (tmp_path / "ssh").write_text(f"#!/bin/sh\nsetsid cat '{fifo}' >/dev/null </dev/null &\nexit 255\n")
+    (tmp_path / "ssh").chmod(0o700)
+    with open(os.open(fifo, os.O_RDWR), "wb"):  # for as long as it is open here, that process stays
+        with pytest.raises(NoConnection, match="no connection to far: ssh failed"):
+            connection.Connection(ADDRESS._replace(command=(str(tmp_path / "ssh"),)))
+    until(lambda: not any(each.name == "callyard-gateway-words" for each in threading.enumerate()))
+
+
 def test_calls_that_could_not_be_handed_over_at_the_end_are_told() -> None:
     """A script ends by `shutdown(wait=False)` before there is a connection."""
 
-    def refused(address: Address) -> Any:
+    def refused(address: Address, given_up: Callable[[], bool]) -> Any:
         gone.result(PATIENCE)
         raise NoConnection("no connection to far: the login was refused", passes=False)
 

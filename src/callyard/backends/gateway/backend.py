@@ -66,7 +66,7 @@ class GatewayBackend:
         detached: bool,
         opening: Opening,
         description: str,
-        connect: Callable[[Address], Connection] = Connection,
+        connect: Callable[[Address, Callable[[], bool]], Connection] = Connection,
     ) -> None:
         self.detached = detached
         self._address, self._opening = address, opening
@@ -189,8 +189,10 @@ class GatewayBackend:
             CallyardError: no further attempt is of use.
         """
         try:
-            connection = self._connect(self._address)
+            connection = self._connect(self._address, self._is_over)
         except NoConnection as error:
+            if self._is_over():
+                return
             if not (error.passes and self._connected_once):
                 raise self._final(error) from None
             self._tell_down(str(error))

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from io import FileIO
 from time import monotonic
 from typing import IO, NamedTuple, cast
@@ -23,6 +23,7 @@ __all__ = ["Address", "Connection", "NoConnection"]
 _START = 120.0  # s for the login, the start-up files of the shell there, and the start of Python
 _WORDS = 40  # lines of ssh's that are kept
 _END = 10.0  # s for ssh to end by itself
+_LOOK = 0.2  # s between two looks whether the gateway is still wanted
 
 
 class Address(NamedTuple):
@@ -46,13 +47,17 @@ class NoConnection(CallyardError):
 class Connection:
     """A gateway that has begun, and whose versions fit.
 
+    Args:
+        address: where it runs.
+        given_up: is asked while the gateway begins; if it says yes, the attempt ends.
+
     Raises:
         NoConnection: it was not reached.
         VersionMismatch: there is no Python there, or no Callyard, or another version.
     """
 
-    def __init__(self, address: Address) -> None:
-        self._address = address
+    def __init__(self, address: Address, given_up: Callable[[], bool] = lambda: False) -> None:
+        self._address, self._given_up = address, given_up
         self._words: deque[bytes] = deque(maxlen=_WORDS)
         self._process = _start(address)
         try:
@@ -88,7 +93,11 @@ class Connection:
     def _hello(self, mark: str, until: float) -> Hello | None:
         """Return the answer, None at the end of ssh; all lines before the answer are the shell's."""
         stdout, line = _pipe(self._process.stdout).fileno(), bytearray()
-        while is_readable(stdout, until - monotonic()):
+        while monotonic() < until:
+            if self._given_up():
+                raise NoConnection(f"no connection to {self._address.destination}: nobody waits for it", passes=True)
+            if not is_readable(stdout, _LOOK):
+                continue
             # Byte by byte, as the bytes behind the line are messages.
             byte = os.read(stdout, 1)
             if not byte:
@@ -116,7 +125,7 @@ class Connection:
 
     def words(self) -> str:
         """Return the last lines from ssh, and from the standard error of the gateway."""
-        return b"".join(self._words).decode("utf-8", "replace")
+        return b"".join(self._words.copy()).decode("utf-8", "replace")
 
     def receive(self) -> Message | None:
         """Wait for the next message; None at the end of the connection."""
@@ -134,13 +143,14 @@ class Connection:
         return False
 
     def _listen(self) -> None:
-        for line in _pipe(self._process.stderr):
-            self._words.append(line[:2000])
+        with _pipe(self._process.stderr) as stream:
+            for line in stream:
+                self._words.append(line[:2000])
 
     # -- the end ---------------------------------------------------------------------------------------
 
     def close(self, patience: float = _END) -> None:
-        """End ssh, and return when its threads have ended; the gateway has this time to end by itself (s)."""
+        """End ssh, and return when its sender has ended; the gateway has this time to end by itself (s)."""
         if patience == 0.0:
             self._kill()
         if hasattr(self, "_sender"):
@@ -152,8 +162,9 @@ class Connection:
         except subprocess.TimeoutExpired:
             self._kill()
             self._process.wait()
-        self._listener.join()
-        for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
+        # Something that the command of ssh has left behind, as an agent, may keep the stream of words open.
+        self._listener.join(_END)
+        for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):
                 _pipe(pipe).close()
 

@@ -131,11 +131,13 @@ class Gateway:
             threading.Thread(target=self._close, args=(backend,), name="gateway-end", daemon=True).start()
 
     def _close(self, backend: Backend) -> None:
-        backend.close(True)
-        if self._run_directory:
-            shutil.rmtree(self._run_directory, ignore_errors=True)
-        self._over = True
-        self._writer.put(protocol.ENDED)
+        try:
+            backend.close(True)
+        finally:  # the driver waits for this word
+            if self._run_directory:
+                shutil.rmtree(self._run_directory, ignore_errors=True)
+            self._over = True
+            self._writer.put(protocol.ENDED)
 
     def _open(self, opening: Opening) -> None:
         try:

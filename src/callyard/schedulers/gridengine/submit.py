@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from ...errors import ResourceError, SchedulerError
 from ...resources import Resources
 from ..base import JobId, JobRequest
-from ..requests import COMMON, elements_of, plain_name, refuse_others, whole_seconds
+from ..requests import COMMON, elements_of, path_without, plain_name, refuse_others, whole_seconds
 from ..script import mebibytes
 
 __all__ = ["check", "submit", "submitted"]
@@ -56,7 +56,8 @@ def submitted(out: str) -> JobId:
 
 
 def _log(request: JobRequest) -> str:
-    return request.log.replace("{element}", "0" if request.elements is None else "$TASK_ID")
+    path = path_without(":,", request.log, "Grid Engine")  # host:path,host:path
+    return path.replace("{element}", "0" if request.elements is None else "$TASK_ID")
 
 
 def _array(request: JobRequest) -> Iterator[str]:

@@ -33,6 +33,10 @@ def check(resources: Resources) -> None:
     refuse_others("LSF", resources, _MEANT, _INSTEAD)
     if resources.constraint is not None and re.search(r"[\[\]]", resources.constraint):
         raise ResourceError(f"constraint={resources.constraint!r} must be what stands in select[], without brackets")
+    if resources.job_name is not None and re.search(r"[\[\]]", resources.job_name):
+        raise ResourceError(
+            f"job_name={resources.job_name!r}: in brackets LSF reads the numbers of an array; leave them out"
+        )
 
 
 def submit(request: JobRequest) -> list[str]:
