@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import threading
+import warnings
 from pathlib import Path
 from time import monotonic
 
 import numpy as np
 import pytest
+from gate import Gate, until
 from relay import Relay
 from sshd import Server
 
@@ -26,6 +28,13 @@ MEGABYTE = 1_000_000
 
 def total(values: np.ndarray, factor: int = 1) -> float:
     return float(values.sum()) * factor
+
+
+TABLE = os.urandom(20_000)  # a global of the user's script, which travels with the function
+
+
+def entry(index: int) -> int:
+    return TABLE[index]
 
 
 def zeros(megabytes: int) -> np.ndarray:
@@ -55,6 +64,37 @@ def test_a_large_argument_crosses_once(sshd: Server, relay: Relay, tmp_path: Pat
             futures = [executor.submit(total, values, factor) for factor in range(5)]
             assert [future.result(PATIENCE) for future in futures] == [total(values, factor) for factor in range(5)]
     assert 4 * MEGABYTE < relay.up < 5 * MEGABYTE
+
+
+def test_a_function_of_the_users_crosses_once(
+    sshd: Server, relay: Relay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each version of it, on each connection; what counts is the bytes that went over."""
+    host = sshd.host(sshd.account("functions", port=relay.port), directory=tmp_path / "there")
+    with Executor(backend=Local(detached=False, host=host)) as executor:
+        assert executor.submit(entry, 0).result(PATIENCE) == TABLE[0]
+        before = relay.up
+        assert list(executor.map(entry, range(200))) == list(TABLE[:200])
+        assert relay.up - before < 200 * 1000
+        before = relay.up
+        monkeypatch.setattr(f"{__name__}.TABLE", os.urandom(20_000))
+        assert list(executor.map(entry, range(200))) == list(TABLE[:200])
+        assert 20_000 < relay.up - before < 20_000 + 200 * 1000
+
+
+def test_another_gateway_is_told_the_functions_again(sshd: Server, relay: Relay, tmp_path: Path, gate: Gate) -> None:
+    host = sshd.host(sshd.account("again", port=relay.port), directory=tmp_path / "there")
+    with Executor(backend=Local(host=host), cache=tmp_path / "here") as executor:
+        assert executor.submit(entry, 0).result(PATIENCE) == TABLE[0]
+        waits = executor.submit(entry, executor.submit(gate.hold, 1))
+        gate.arrived(1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            relay.hang_up()
+            until(lambda: "waiting for the connection" in repr(waits))
+        gate.open()
+        assert waits.result(PATIENCE) == TABLE[1]
+        assert executor.submit(entry, 2).result(PATIENCE) == TABLE[2]
 
 
 def test_a_result_that_feeds_another_call_need_not_come_first(sshd: Server, relay: Relay) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from weakref import WeakValueDictionary
 
 from ...hashing.digest import content
+from ...transport.sent_functions import SentFunctions
 from ..batch.call_pickles import CallPickle, LargeContent
 from .protocol import SentPickle
 
@@ -23,9 +24,10 @@ _KEPT = 7 * 24 * 3600.0  # s since the last use
 
 
 class SentContents:
-    """What one gateway was told of: contents, which live as long as their calls, and packages."""
+    """What one gateway was told of: contents, which live as long as their calls, functions, and packages."""
 
     def __init__(self) -> None:
+        self.functions = SentFunctions()
         self.packages: set[tuple[str, str]] = set()  # those that the gateway has compared
         self._by_name: WeakValueDictionary[str, LargeContent] = WeakValueDictionary()
 
