@@ -15,7 +15,7 @@ from gate import Gate, until
 from relay import Relay
 from sshd import Server
 
-from callyard import Executor, Local
+from callyard import Executor, File, Local
 from callyard.backends.batch.call_pickles import LargeContents, pickle_value
 from callyard.backends.gateway import protocol
 from callyard.backends.gateway.contents import ContentFiles, SentContents
@@ -80,6 +80,28 @@ def test_a_function_of_the_users_crosses_once(
         monkeypatch.setattr(f"{__name__}.TABLE", os.urandom(20_000))
         assert list(executor.map(entry, range(200))) == list(TABLE[:200])
         assert 20_000 < relay.up - before < 20_000 + 200 * 1000
+
+
+def read(file: File) -> tuple[str, int]:
+    with open(file, "rb") as opened:
+        return os.fspath(file), len(opened.read())
+
+
+def test_a_file_goes_there_with_its_content(sshd: Server, relay: Relay, tmp_path: Path) -> None:
+    there, here = tmp_path / "there", tmp_path / "values.dat"
+    here.write_bytes(os.urandom(MEGABYTE))
+    host = sshd.host(sshd.account("files", port=relay.port), directory=there)
+    with Executor(backend=Local(detached=False, host=host), cache=tmp_path / "results") as executor:
+        path, size = executor.submit(read, File(here)).result(PATIENCE)
+        assert size == MEGABYTE
+        assert path.startswith(f"{there}/.callyard/files/")
+        assert os.path.basename(path) == "values.dat"
+        assert os.stat(path).st_mode & 0o777 == 0o400
+        assert executor.submit(read, File(here)).cached
+        here.write_bytes(b"x")
+        assert executor.submit(read, File(here)).result(PATIENCE)[1] == 1
+        assert executor.submit(read, File(here), resource_dict={"cores": 1}).result(PATIENCE)[1] == 1
+    assert MEGABYTE < relay.up < 2 * MEGABYTE
 
 
 def test_another_gateway_is_told_the_functions_again(sshd: Server, relay: Relay, tmp_path: Path, gate: Gate) -> None:

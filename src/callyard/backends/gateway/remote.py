@@ -27,6 +27,7 @@ from typing import Any
 
 from ...errors import CallyardError, RemoteTraceback
 from ...futures import Future, item, when_ended
+from ...hashing.files import keep_copies
 from ...result_cache import Cache
 from ...serialize.dump import Dump
 from ...serialize.namespace_replica import LoadedFunction
@@ -38,7 +39,7 @@ from ..cached.backend import CachedBackend
 from ..registry import open_backend
 from ..run_directories import remove_if_over
 from . import protocol
-from .contents import ContentFiles
+from .contents import ContentFiles, FileCopies
 from .protocol import (
     SILENCE,
     Message,
@@ -78,6 +79,7 @@ class Gateway:
         self._backend: Backend | None = None
         self._run_directory = ""  # of calls without a cache
         self._contents = ContentFiles(os.path.join(self._place, "contents"))
+        keep_copies(FileCopies(os.path.join(self._place, "files")).keep)
         self._wanted: set[str] = set()  # contents that were asked for
         self._functions: dict[int, _Function] = {}  # until the driver forgets them
         self._waiting: deque[tuple[int, SentCall]] = deque()  # in their order, until all contents are there
