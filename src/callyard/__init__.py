@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from .executor import Executor
     from .futures import Future, batched, item, unzip
     from .hashing.decorator import keyed
+    from .hashing.files import File
     from .resources import Resources
     from .result_cache import Cache
     from .worker.current_call import Again, CurrentCall, current, ending
@@ -52,6 +53,7 @@ __all__ = [  # noqa: RUF022  # as `dir` sorts them
     "CallyardError",
     "CurrentCall",
     "Executor",
+    "File",
     "Flux",
     "Future",
     "GridEngine",
@@ -87,7 +89,7 @@ _MODULES = {"Executor": ".executor", "Local": ".backends.local", "Resources": ".
 _MODULES |= {"Slurm": ".backends.slurm", "Flux": ".backends.flux", "SSH": ".backends.ssh"}
 _MODULES |= {"NodeKind": ".backends.node_kind"}
 _MODULES |= dict.fromkeys(("GridEngine", "Jobs", "LSF", "PBS"), ".backends.job_backends")
-_MODULES |= {"Cache": ".result_cache", "keyed": ".hashing.decorator"}
+_MODULES |= {"Cache": ".result_cache", "keyed": ".hashing.decorator", "File": ".hashing.files"}
 _MODULES |= dict.fromkeys(("Again", "CurrentCall", "current", "ending"), ".worker.current_call")
 _MODULES |= dict.fromkeys(("Future", "batched", "item", "unzip"), ".futures")
 

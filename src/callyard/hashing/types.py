@@ -32,6 +32,7 @@ from . import bytecode
 from .containers import CONTAINERS, by_attributes, members, pairs, sequence, state
 from .decorator import choice
 from .digest import Encoder, Handler, combine, content, text, token
+from .files import File, file_token
 from .identity_memo import Memo
 from .objects import derived, reduced, weak_table
 from .packages import module_of, owner_of
@@ -174,6 +175,7 @@ _DERIVED: tuple[tuple[type, Handler], ...] = (
     (type, _definition),
     (ModuleType, _definition),
     (Enum, _enum),
+    (File, lambda _, v: file_token(v)),
     (PurePath, lambda e, v: combine(b"/", [e.definition(type(v)), e.token(str(v))])),
     (OrderedDict, reduced),
     *((kind, weak_table) for kind in (WeakKeyDictionary, WeakValueDictionary)),

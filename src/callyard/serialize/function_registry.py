@@ -20,7 +20,7 @@ from .importable import by_reference
 from .module_namespace import ModuleNamespace, Origin, SentGlobals, Variable
 from .object_graph import AnyPickle, ObjectGraph
 from .pickler import Pickler, ValuePickler
-from .reached_globals import MISSING, forget_pickles, value_of, variable_of
+from .reached_globals import MISSING, forget_pickles, sent_globals, value_of, variable_of
 
 __all__ = ["FunctionDefinition", "FunctionRegistry", "Pickler", "dumps"]
 
@@ -88,7 +88,7 @@ class GlobalsWatch:
             return False
         unseen: list[Variable] = []  # globals whose values may have changed unseen
         for space, expected in self._variables.items():
-            values, last = space.globals(), space.sent
+            values, last = space.globals(), sent_globals(space)
             for name, sent in expected:
                 if sent is None or sent.data is None:
                     if name in values:
@@ -133,7 +133,7 @@ class GlobalsWatch:
 
     def _is_last_pickle(self, variables: list[Variable], data: bytes) -> bool:
         (space, name), *others = variables
-        sent = space.sent[name]
+        sent = sent_globals(space)[name]
         if not others and len(sent.variables) == 1 and not sent.refs:
             return sent.data == data
         return _digest(data) == self._digest

@@ -82,8 +82,13 @@ class _Except:
 
 
 def sending_apart() -> bool:
-    """Return True if this thread is inside `apart`, or `for_another_computer`."""
-    return hasattr(_thread, "apart")
+    """Return True if this thread is inside `apart`."""
+    return hasattr(_thread, "apart") and not sending_far()
+
+
+def sending_far() -> bool:
+    """Return True if this thread is inside `for_another_computer`."""
+    return isinstance(getattr(_thread, "apart", None), _Except)
 
 
 def _dotted(package: str, name: str) -> str:

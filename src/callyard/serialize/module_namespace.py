@@ -44,11 +44,12 @@ lock = new_lock()
 class ModuleNamespace:
     """The namespace of a module of this process, or of code executed in a dictionary."""
 
-    __slots__ = ("__weakref__", "_holders", "header", "sent")
+    __slots__ = ("__weakref__", "_holders", "header", "sent", "sent_far")
 
     def __init__(self, header: Header, holder: Any) -> None:
         self.header = header
         self.sent: dict[str, SentGlobals] = {}  # the globals as sent last, by name
+        self.sent_far: dict[str, SentGlobals] = {}  # likewise, to other computers, where fewer modules are found
         # The module, or functions of executed code. Weak references, so that sending a function keeps nothing alive;
         # the dictionary itself cannot be referred to weakly.
         self._holders = [ref(holder)]

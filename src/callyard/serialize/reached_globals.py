@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from ..utils.locks import new_lock
 from .change_detection import content
 from .import_statements import absolute_name
-from .importable import by_reference, importable, sending_apart
-from .module_namespace import UNSENT, SentGlobals, Variable, space_of, space_of_module, spaces
+from .importable import by_reference, importable, sending_apart, sending_far
+from .module_namespace import UNSENT, ModuleNamespace, SentGlobals, Variable, space_of, space_of_module, spaces
 from .names_in_code import names
 
 MISSING: Any = object()
@@ -39,9 +39,16 @@ def value_of(variable: Variable) -> Any:
     return space.globals().get(name, MISSING)
 
 
+def sent_globals(space: ModuleNamespace) -> dict[str, SentGlobals]:
+    """Return the globals as sent last to the readers that this thread sends to; nothing for a reader of one pickle."""
+    if sending_apart():
+        return {}
+    return space.sent_far if sending_far() else space.sent
+
+
 def last_sent(variable: Variable) -> SentGlobals | None:
     """Return the global as sent last; None if never sent, or for a reader that has received nothing before."""
-    return None if sending_apart() else variable[0].sent.get(variable[1])
+    return sent_globals(variable[0]).get(variable[1])
 
 
 def replace(variables: tuple[Variable, ...], new: SentGlobals) -> SentGlobals:
@@ -49,9 +56,8 @@ def replace(variables: tuple[Variable, ...], new: SentGlobals) -> SentGlobals:
     known = last_sent(variables[0])
     if known is not None and _same(known, new) and all(last_sent(variable) is known for variable in variables):
         return known
-    if not sending_apart():
-        for space, name in variables:
-            space.sent[name] = new
+    for space, name in variables:
+        sent_globals(space)[name] = new
     return new
 
 
@@ -68,7 +74,7 @@ def _same(known: SentGlobals, new: SentGlobals) -> bool:
 def forget_pickles() -> None:
     """Drop all snapshots, so that each value is pickled anew: parts of a value may have to travel by value now."""
     for space in spaces():
-        for sent in list(space.sent.values()):
+        for sent in [*space.sent.values(), *space.sent_far.values()]:
             sent.snapshot = None
 
 

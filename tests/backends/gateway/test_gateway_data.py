@@ -5,15 +5,17 @@ from __future__ import annotations
 import io
 import os
 import threading
+import warnings
 from pathlib import Path
 from time import monotonic
 
 import numpy as np
 import pytest
+from gate import Gate, until
 from relay import Relay
 from sshd import Server
 
-from callyard import Executor, Local
+from callyard import Executor, File, Local
 from callyard.backends.batch.call_pickles import LargeContents, pickle_value
 from callyard.backends.gateway import protocol
 from callyard.backends.gateway.contents import ContentFiles, SentContents
@@ -26,6 +28,13 @@ MEGABYTE = 1_000_000
 
 def total(values: np.ndarray, factor: int = 1) -> float:
     return float(values.sum()) * factor
+
+
+TABLE = os.urandom(20_000)  # a global of the user's script, which travels with the function
+
+
+def entry(index: int) -> int:
+    return TABLE[index]
 
 
 def zeros(megabytes: int) -> np.ndarray:
@@ -53,6 +62,59 @@ def test_a_large_argument_crosses_once(sshd: Server, relay: Relay, tmp_path: Pat
             futures = [executor.submit(total, values, factor) for factor in range(5)]
             assert [future.result(PATIENCE) for future in futures] == [total(values, factor) for factor in range(5)]
     assert 4 * MEGABYTE < relay.up < 5 * MEGABYTE
+
+
+def test_a_function_of_the_users_crosses_once(
+    sshd: Server, relay: Relay, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Each version of it, on each connection; what counts is the bytes that went over."""
+    host = sshd.host(sshd.account("functions", port=relay.port), directory=tmp_path / "there")
+    with Executor(backend=Local(detached=False, host=host)) as executor:
+        assert executor.submit(entry, 0).result(PATIENCE) == TABLE[0]
+        before = relay.up
+        assert list(executor.map(entry, range(200))) == list(TABLE[:200])
+        assert relay.up - before < 200 * 1000
+        before = relay.up
+        monkeypatch.setattr(f"{__name__}.TABLE", os.urandom(20_000))
+        assert list(executor.map(entry, range(200))) == list(TABLE[:200])
+        assert 20_000 < relay.up - before < 20_000 + 200 * 1000
+
+
+def read(file: File) -> tuple[str, int]:
+    with open(file, "rb") as opened:
+        return os.fspath(file), len(opened.read())
+
+
+def test_a_file_goes_there_with_its_content(sshd: Server, relay: Relay, tmp_path: Path) -> None:
+    there, here = tmp_path / "there", tmp_path / "values.dat"
+    here.write_bytes(os.urandom(MEGABYTE))
+    host = sshd.host(sshd.account("files", port=relay.port), directory=there)
+    with Executor(backend=Local(detached=False, host=host), cache=tmp_path / "results") as executor:
+        path, size = executor.submit(read, File(here)).result(PATIENCE)
+        assert size == MEGABYTE
+        assert path.startswith(f"{there}/.callyard/files/")
+        assert os.path.basename(path) == "values.dat"
+        assert os.stat(path).st_mode & 0o777 == 0o400
+        assert executor.submit(read, File(here)).cached
+        here.write_bytes(b"x")
+        assert executor.submit(read, File(here)).result(PATIENCE)[1] == 1
+        assert executor.submit(read, File(here), resource_dict={"cores": 1}).result(PATIENCE)[1] == 1
+    assert MEGABYTE < relay.up < 2 * MEGABYTE
+
+
+def test_another_gateway_is_told_the_functions_again(sshd: Server, relay: Relay, tmp_path: Path, gate: Gate) -> None:
+    host = sshd.host(sshd.account("again", port=relay.port), directory=tmp_path / "there")
+    with Executor(backend=Local(host=host), cache=tmp_path / "here") as executor:
+        assert executor.submit(entry, 0).result(PATIENCE) == TABLE[0]
+        waits = executor.submit(entry, executor.submit(gate.hold, 1))
+        gate.arrived(1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            relay.hang_up()
+            until(lambda: "waiting for the connection" in repr(waits))
+        gate.open()
+        assert waits.result(PATIENCE) == TABLE[1]
+        assert executor.submit(entry, 2).result(PATIENCE) == TABLE[2]
 
 
 def test_a_result_that_feeds_another_call_need_not_come_first(sshd: Server, relay: Relay) -> None:

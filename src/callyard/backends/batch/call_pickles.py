@@ -14,10 +14,20 @@ from weakref import WeakValueDictionary
 from ...hashing.digest import content
 from ...jobs.batch import StoredPickle
 from ...serialize.dump import Dump
+from ...serialize.function_registry import FunctionDefinition
 from ...serialize.packed import PackedCall
 from ...serialize.packer import note_futures
 
-__all__ = ["BufferFile", "CallPickle", "LargeContents", "packed_call", "pickle_call", "pickle_value"]
+__all__ = [
+    "BufferFile",
+    "CallPickle",
+    "LargeContents",
+    "packed_call",
+    "pickle_arguments",
+    "pickle_call",
+    "pickle_function",
+    "pickle_value",
+]
 
 _LARGE = 1 << 16  # bytes
 
@@ -74,6 +84,27 @@ def pickle_call(parts: tuple[Any, Any, Any], futures: list[Any], contents: Large
     return one.kept(contents), other.kept(contents)
 
 
+def pickle_arguments(
+    arguments: tuple[Any, Any], futures: list[Any], contents: LargeContents, definition: FunctionDefinition
+) -> CallPickle | None:
+    """Pickle arguments and keywords for a function that is sent apart, and append the futures among them to a list.
+
+    Returns:
+        None if the arguments share an object with the globals of the function, so that one pickle must hold both.
+    """
+    noted: list[Any] = []
+    pickling = _Pickling(arguments, note_futures(noted))
+    if definition.watch is not None and definition.watch.shares(pickling.dump.pickler):
+        return None
+    futures.extend(noted)
+    return pickling.kept(contents)
+
+
+def pickle_function(definition: FunctionDefinition, contents: LargeContents) -> CallPickle:
+    """Return the pickle of a function for many calls."""
+    return _kept(definition.data, [], contents)
+
+
 def pickle_value(value: Any, contents: LargeContents) -> CallPickle:
     """Pickle an input of a call."""
     return _Pickling(value, None).kept(contents)
@@ -94,10 +125,13 @@ class _Pickling:
         return view.nbytes < _LARGE
 
     def kept(self, contents: LargeContents) -> CallPickle:
-        data, buffers = self.dump.data, self._buffers
-        if len(data) >= _LARGE:
-            data, buffers = b"", [memoryview(data), *buffers]
-        return CallPickle(data, tuple(map(contents.keep, buffers)))
+        return _kept(self.dump.data, self._buffers, contents)
+
+
+def _kept(data: bytes, buffers: list[memoryview], contents: LargeContents) -> CallPickle:
+    if len(data) >= _LARGE:
+        data, buffers = b"", [memoryview(data), *buffers]
+    return CallPickle(data, tuple(map(contents.keep, buffers)))
 
 
 def _share(function: Dump, arguments: Dump) -> bool:

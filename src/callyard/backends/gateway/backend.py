@@ -28,7 +28,6 @@ from ...dependencies.wait import when_done
 from ...errors import CallyardError, WorkerLost
 from ...futures import Future, ends_futures, when_ended
 from ...resources import Resources
-from ...serialize.importable import for_another_computer
 from ...serialize.packed import Packed
 from ...serialize.shared_memory import PrivateBytes
 from ...transport.frames import GarbledFrame
@@ -36,15 +35,15 @@ from ...utils import interpreter_exit
 from ...utils.backoff import Backoff
 from ...utils.quantities import counted
 from ...utils.threads import LazyThread, next_item
-from ..batch.call_pickles import LargeContents, pickle_call
+from ..batch.call_pickles import LargeContents
 from ..cached.cached_future import CachedCall
 from ..live_base import FORKED, unpicklable
 from . import protocol
 from .connection import Address, Connection, NoConnection
 from .gateway_call import GatewayCall, GatewayFuture, SentError
+from .packed_calls import CallPacker
 from .protocol import Message, Opening, SentResult
 from .told_calls import ToldCalls
-from .used_packages import UsedPackages
 
 if TYPE_CHECKING:
     from ...result_cache import Cache
@@ -71,9 +70,10 @@ class GatewayBackend:
         self.detached = detached
         self._address, self._opening = address, opening
         self._description, self._connect = description, connect
-        self._contents = LargeContents()
+        contents = LargeContents()
+        self._packer = CallPacker(contents)
         self._numbers = count(1)
-        self._told = ToldCalls(opening.run, detached, self._contents)
+        self._told = ToldCalls(opening.run, detached, contents)
         self._unfinished: set[Future[Any]] = set()  # each change is atomic
         self._thread = LazyThread("callyard-gateway")
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -102,13 +102,11 @@ class GatewayBackend:
         future = GatewayFuture(name, self.on_cancel)
         sources: list[Any] = []
         try:
-            packages = UsedPackages()
-            with for_another_computer(packages):
-                data = pickle_call((fn, args, dict(kwargs)), sources, self._contents)
+            packed = self._packer.pack(fn, args, kwargs, sources)
         except Exception as error:
             future.fail_with(unpicklable(fn, args, kwargs, error))
             return future
-        call = future.call = GatewayCall(next(self._numbers), future, resources, ticket, data, sources, packages.found)
+        call = future.call = GatewayCall(next(self._numbers), future, resources, ticket, packed, sources)
         try:
             # First: an executor being closed looks here for calls to wait for.
             self._unfinished.add(future)

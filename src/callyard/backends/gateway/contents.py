@@ -9,24 +9,28 @@ import contextlib
 import mmap
 import os
 import re
+import shutil
 import time
 from collections.abc import Iterable
 from weakref import WeakValueDictionary
 
 from ...cache.permissions import check_directory, resolve
 from ...hashing.digest import content
+from ...transport.sent_functions import SentFunctions
 from ..batch.call_pickles import CallPickle, LargeContent
 from .protocol import SentPickle
 
-__all__ = ["ContentFiles", "SentContents"]
+__all__ = ["ContentFiles", "FileCopies", "SentContents"]
 
 _KEPT = 7 * 24 * 3600.0  # s since the last use
+_COPIES_KEPT = 90 * 24 * 3600.0  # s, longer than jobs wait, as they open copies when they run
 
 
 class SentContents:
-    """What one gateway was told of: contents, which live as long as their calls, and packages."""
+    """What one gateway was told of: contents, which live as long as their calls, functions, and packages."""
 
     def __init__(self) -> None:
+        self.functions = SentFunctions()
         self.packages: set[tuple[str, str]] = set()  # those that the gateway has compared
         self._by_name: WeakValueDictionary[str, LargeContent] = WeakValueDictionary()
 
@@ -53,9 +57,8 @@ class ContentFiles:
     """
 
     def __init__(self, directory: str) -> None:
-        self._directory = resolve(directory, None, make=True)
-        check_directory(self._directory, os.lstat(self._directory), None)
-        self._remove_old()
+        self._directory = _private(directory)
+        _remove_old(self._directory, _KEPT)
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Return the names of those that are not there."""
@@ -63,17 +66,7 @@ class ContentFiles:
 
     def keep(self, name: str, data: bytearray) -> None:
         """Store a content; the file appears whole."""
-        path = self._path(name)
-        beside = f"{path}.{os.getpid()}"
-        try:
-            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with open(descriptor, "wb") as file:
-                file.write(data)
-            os.rename(beside, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.unlink(beside)
-            raise
+        _write(self._path(name), data, 0o600)
 
     def load(self, name: str) -> memoryview:
         """Return a content as memory that may be written to, without effect on the file."""
@@ -96,8 +89,47 @@ class ContentFiles:
             raise ValueError(f"{name!r} is not the name of a content")
         return os.path.join(self._directory, name)
 
-    def _remove_old(self) -> None:
-        for entry in os.scandir(self._directory):
-            with contextlib.suppress(OSError):  # another gateway removes it
-                if entry.stat().st_mtime < time.time() - _KEPT:
-                    os.unlink(entry.path)
+
+class FileCopies:
+    """The copies of the driver's files (`callyard.File`) on the side of the gateway: one for each content and name."""
+
+    def __init__(self, directory: str) -> None:
+        self._directory = _private(directory)
+        _remove_old(self._directory, _COPIES_KEPT)
+
+    def keep(self, name: str, data: bytes) -> str:
+        """Return the path of a copy, which has the name of the file and cannot be written to."""
+        place = os.path.join(self._directory, f"{len(data)}-{content(b'', memoryview(data)).hex()}")
+        os.makedirs(place, mode=0o700, exist_ok=True)
+        path = os.path.join(place, name)
+        if not (os.path.isfile(path) and os.stat(path).st_size == len(data)):
+            _write(path, data, 0o400)
+        os.utime(place)
+        return path
+
+
+def _private(directory: str) -> str:
+    """Return the real path of a directory that no one else can write to, made if it is not there."""
+    found = resolve(directory, None, make=True)
+    check_directory(found, os.lstat(found), None)
+    return found
+
+
+def _write(path: str, data: bytes | bytearray, mode: int) -> None:
+    beside = f"{path}.{os.getpid()}"
+    try:
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with open(descriptor, "wb") as file:
+            file.write(data)
+        os.rename(beside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        raise
+
+
+def _remove_old(directory: str, age: float) -> None:
+    for entry in os.scandir(directory):
+        with contextlib.suppress(OSError):  # another gateway removes it
+            if entry.stat().st_mtime < time.time() - age:
+                shutil.rmtree(entry.path) if entry.is_dir() else os.unlink(entry.path)

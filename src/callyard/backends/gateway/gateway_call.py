@@ -12,6 +12,7 @@ from ...resources import Resources
 from ...serialize.packed import load_with_inputs
 from ..batch.call_pickles import CallPickle, packed_call
 from ..cached.cached_future import Arguments, CachedCall, CachedFuture, KeyedResult
+from .packed_calls import PackedCallParts
 
 __all__ = ["GatewayCall", "GatewayFuture", "InputLink", "SentError"]
 
@@ -56,7 +57,7 @@ InputLink = tuple["GatewayCall | None", Sequence[tuple[Any, int | None]]]
 class GatewayCall:
     """A call that has not ended. Its data stay, as another gateway may have to be told."""
 
-    __slots__ = ("data", "future", "kept", "links", "number", "packages", "resources", "sources", "ticket")
+    __slots__ = ("future", "kept", "links", "number", "packed", "resources", "sources", "ticket")
 
     def __init__(
         self,
@@ -64,19 +65,19 @@ class GatewayCall:
         future: GatewayFuture,
         resources: Resources,
         ticket: CachedCall | None,
-        data: Sequence[CallPickle],
+        packed: PackedCallParts,
         sources: list[Any],
-        packages: dict[str, str],
     ) -> None:
         self.number, self.future, self.resources, self.ticket = number, future, resources, ticket
-        self.data, self.sources, self.packages = data, sources, packages
+        self.packed, self.sources = packed, sources
         self.links = list(map(_link_of, sources))  # now, as the future of a cached call that ends forgets its call
         self.kept: list[CallPickle] = []  # pickles of inputs
 
     def arguments(self) -> Arguments:
         """Return the arguments, once all futures among them are done."""
-        loaded: Arguments = load_with_inputs(packed_call(self.data), list(map(KeyedResult, self.sources)))[1:]
-        return loaded
+        loaded = load_with_inputs(packed_call(self.packed.data), list(map(KeyedResult, self.sources)))
+        args, kwargs = loaded if self.packed.function is not None else loaded[1:]
+        return args, kwargs
 
 
 def _link_of(source: Any) -> InputLink:

@@ -1,10 +1,12 @@
 """Messages between a driver and its gateway, over the standard input and output of `ssh`.
 
     driver -> gateway   OPEN       once: backend, settings, and the place of the cache
+                        FUNCTION   a version of a function, under a number, before the first call that names it
                         CALL       a call, under a number; calls that it depends on are named by theirs
                         CONTENT    a large part of calls, asked for by WANT
                         CANCEL     cancel the call of this number
                         FORGET     numbers of calls with a result that no later call will name
+                        FORGET_FUNCTIONS   numbers of functions that no later call will name
                         KILL       end all calls, by this signal where they run
                         LEAVE      this process ends; jobs go on
                         CLOSE      end, now that all calls have ended
@@ -50,9 +52,9 @@ __all__ = [
     "pieces",
 ]
 
-OPEN, CALL, CONTENT, CANCEL, FORGET, KILL, LEAVE, CLOSE = range(71, 79)
-OPENED, REFUSED, WANT, NEWS, RESULT, ERROR, CANCELLED, WARNING, ENDED = range(81, 90)
-ALIVE = 90
+OPEN, FUNCTION, CALL, CONTENT, CANCEL, FORGET, FORGET_FUNCTIONS, KILL, LEAVE, CLOSE = range(71, 81)
+OPENED, REFUSED, WANT, NEWS, RESULT, ERROR, CANCELLED, WARNING, ENDED = range(91, 100)
+ALIVE = 100
 
 BEAT = 10.0  # s between two signs of life
 SILENCE = 35.0  # s without any byte after which the other side counts as gone
@@ -88,11 +90,12 @@ class SentInput(NamedTuple):
 
 
 class SentCall(NamedTuple):
-    """A call on its way: the pickle of function and arguments, or one of each."""
+    """A call on its way: the pickle of the arguments; or of function and arguments, or one of each."""
 
     name: str  # of the function
     resources: Any
     named: Any  # a `CallName`, None for a call without a cache
+    function: int  # the number of the function; 0 for one among the pickles
     pickles: Sequence[SentPickle]
     inputs: Sequence[SentInput]
     packages: Sequence[tuple[str, str]]  # names and versions of those that no call before has used

@@ -27,8 +27,10 @@ from typing import Any
 
 from ...errors import CallyardError, RemoteTraceback
 from ...futures import Future, item, when_ended
+from ...hashing.files import keep_copies
 from ...result_cache import Cache
 from ...serialize.dump import Dump
+from ...serialize.namespace_replica import LoadedFunction
 from ...serialize.packed import Packed, PackedCall, load_with_inputs
 from ...transport.frames import GarbledFrame
 from ...worker.exceptions import dump_error, traceback_text, unreadable_call
@@ -37,7 +39,7 @@ from ..cached.backend import CachedBackend
 from ..registry import open_backend
 from ..run_directories import remove_if_over
 from . import protocol
-from .contents import ContentFiles
+from .contents import ContentFiles, FileCopies
 from .protocol import (
     Message,
     MessageReader,
@@ -59,6 +61,14 @@ _LARGE = 1 << 16  # bytes of a buffer that is sent beside the pickle
 _KEPT = 7 * 24 * 3600.0  # s for which the directories of calls without a cache stay after their last change
 
 
+class _Function:
+    """A version of a function, opened at the first call."""
+
+    def __init__(self, pickle: SentPickle) -> None:
+        self.pickle = pickle
+        self.loaded: LoadedFunction | None = None
+
+
 class Gateway:
     """One conversation with a driver."""
 
@@ -69,9 +79,11 @@ class Gateway:
         self._run_directory = ""  # of calls without a cache
         self._contents: ContentFiles  # from the opening on
         self._wanted: set[str] = set()  # contents that were asked for
+        self._functions: dict[int, _Function] = {}  # until the driver forgets them
         self._waiting: deque[tuple[int, SentCall]] = deque()  # in their order, until all contents are there
         self._futures: dict[int, Future[Any]] = {}  # until the driver forgets them
         self._forgotten: set[int] = set()  # what it will name no more, though calls that wait here may have named it
+        self._forgotten_functions: set[int] = set()  # likewise
         self._told: dict[int, tuple[bool, str | None, int]] = {}  # of calls that have not ended, what was said last
         self._over = self._ended = False
 
@@ -107,6 +119,8 @@ class Gateway:
             self._open(content)
         elif backend is None:  # it was refused
             pass
+        elif kind == protocol.FUNCTION:
+            self._functions[number] = _Function(content)
         elif kind == protocol.CALL:
             self._take_in(number, content)
         elif kind == protocol.CONTENT:
@@ -115,6 +129,9 @@ class Gateway:
             self._cancel(number)
         elif kind == protocol.FORGET:
             self._forgotten.add(number)
+            self._forget()
+        elif kind == protocol.FORGET_FUNCTIONS:
+            self._forgotten_functions.update(content)
             self._forget()
         else:
             self._end(kind, number, backend)
@@ -159,6 +176,7 @@ class Gateway:
             os.makedirs(self._directory, mode=0o700, exist_ok=True)
             os.chdir(self._directory)
             self._contents = ContentFiles(os.path.join(self._place, "contents"))
+            keep_copies(FileCopies(os.path.join(self._place, "files")).keep)
         except OSError as error:
             raise CallyardError(
                 f"calls on {socket.gethostname()} cannot begin in {self._directory}: {error}; name a directory of "
@@ -189,7 +207,7 @@ class Gateway:
     # -- calls -----------------------------------------------------------------------------------------
 
     def _take_in(self, number: int, call: SentCall) -> None:
-        wanted = [name for name in self._contents.missing(_contents_of(call)) if name not in self._wanted]
+        wanted = [name for name in self._contents.missing(self._contents_of(call)) if name not in self._wanted]
         if wanted:
             self._wanted.update(wanted)
             self._writer.put(protocol.WANT, 0, wanted)
@@ -200,7 +218,7 @@ class Gateway:
         """Store a content; without a buffer the call that had it is gone, and perhaps another one has it by now."""
         self._wanted.discard(name)
         if not buffers:
-            if any(name in _contents_of(call) for _, call in self._waiting):
+            if any(name in self._contents_of(call) for _, call in self._waiting):
                 self._wanted.add(name)
                 self._writer.put(protocol.WANT, 0, [name])
             return
@@ -209,14 +227,14 @@ class Gateway:
         except OSError as error:
             why = CallyardError(f"a large argument cannot be stored in {self._place}: {error.strerror}")
             for number, call in list(self._waiting):
-                if name in _contents_of(call):
+                if name in self._contents_of(call):
                     self._waiting.remove((number, call))
                     self._writer.put(protocol.ERROR, number, _dumped(why))
         self._submit_waiting()
 
     def _submit_waiting(self) -> None:
         """Submit the calls whose contents are there, in their order, as a later one may depend on one before."""
-        while self._waiting and not self._contents.missing(_contents_of(self._waiting[0][1])):
+        while self._waiting and not self._contents.missing(self._contents_of(self._waiting[0][1])):
             number, call = self._waiting.popleft()
             try:
                 for text in compare(call.name, call.packages, socket.gethostname(), sys.executable):
@@ -235,7 +253,10 @@ class Gateway:
         if not self._waiting:
             for number in self._forgotten:
                 self._futures.pop(number, None)
+            for number in self._forgotten_functions:
+                self._functions.pop(number, None)
             self._forgotten.clear()
+            self._forgotten_functions.clear()
 
     def _submit(self, call: SentCall) -> Future[Any]:
         backend = self._backend
@@ -243,12 +264,29 @@ class Gateway:
         inputs = list(map(self._input, call.inputs))
         pickles = list(map(self._loaded, call.pickles))
         try:
-            fn, args, kwargs = load_with_inputs(PackedCall(pickles), inputs)
+            # The function first: the arguments may lend values to its globals.
+            function: list[Any] = [self._function(call.function)] if call.function else []
+            parts: list[Any] = [*function, *load_with_inputs(PackedCall(pickles), inputs)]
+            fn, args, kwargs = parts
         except Exception as error:
             raise unreadable_call(error) from error
         if isinstance(backend, CachedBackend):
             return backend.submit(fn, args, kwargs, call.resources, name=call.named)
         return backend.submit(fn, args, kwargs, call.resources)
+
+    def _function(self, number: int) -> Callable[..., Any]:
+        """Return a function, with the values of its globals as they were when the call was submitted."""
+        function = self._functions[number]
+        if function.loaded is None:
+            data, buffers = self._loaded(function.pickle)
+            function.loaded = LoadedFunction(data or bytes(buffers[0]))
+        return function.loaded.current()
+
+    def _contents_of(self, call: SentCall) -> list[str]:
+        pickles = [*call.pickles, *(given.value for given in call.inputs if given.value is not None)]
+        if call.function:
+            pickles.append(self._functions[call.function].pickle)
+        return [name for pickled in pickles for name in pickled.contents]
 
     def _loaded(self, pickled: SentPickle) -> tuple[bytes, list[Any]]:
         return pickled.data, list(map(self._contents.load, pickled.contents))
@@ -315,11 +353,6 @@ def item_of(future: Future[Any], key: int, length: int) -> Future[Any]:
     from ...futures import unzip
 
     return unzip(future, length)[key]
-
-
-def _contents_of(call: SentCall) -> list[str]:
-    pickles = [*call.pickles, *(given.value for given in call.inputs if given.value is not None)]
-    return [name for pickled in pickles for name in pickled.contents]
 
 
 def _answer(number: int, future: Future[Any]) -> Iterator[Any]:

@@ -17,6 +17,7 @@ from ..cached.cached_future import CallName, KeyedResult
 from . import protocol
 from .contents import SentContents
 from .gateway_call import GatewayCall, InputLink
+from .packed_calls import PackedFunction
 from .protocol import MessageWriter, Opening, SentCall, SentInput, pieces
 from .used_packages import UsedPackages
 
@@ -139,21 +140,27 @@ class ToldCalls:
     # -- in the sending thread -------------------------------------------------------------------------
 
     def _message(self, call: GatewayCall, inputs: list[SentInput | None], sent: SentContents) -> Iterator[Any]:
-        """Return the message about a call."""
+        """Yield the message about a call, after that about a function that the gateway does not have yet."""
         try:
             told = [
                 one or SentInput(0, (), sent.add(self._pickled_result(call, source)))
                 for source, one in zip(call.sources, inputs, strict=True)
             ]
-            pickles = [sent.add(each) for each in call.data]
+            pickles = [sent.add(each) for each in call.packed.data]
         except Exception as error:
             name = call.future.name
             call.future.fail_with(UnpicklableCall(f"a result that {name!r} waited for cannot be sent to it: {error}"))
-            return iter(())
-        packages = sorted(call.packages.items() - sent.packages)
+            return
+        packages = sorted(call.packed.packages.items() - sent.packages)
         sent.packages.update(packages)
-        said = SentCall(call.future.name, call.resources, self._name(call), pickles, told, packages)
-        return pieces(protocol.CALL, call.number, said)
+        number = 0
+        if call.packed.function is not None:
+            yield from _definition(call.packed.function, sent)
+            number = call.packed.function.definition.id
+        said = SentCall(call.future.name, call.resources, self._name(call), number, pickles, told, packages)
+        yield from pieces(protocol.CALL, call.number, said)
+        if sent.functions:
+            yield from pieces(protocol.FORGET_FUNCTIONS, 0, list(sent.functions.take_dropped()))
 
     def _pickled_result(self, call: GatewayCall, source: Any) -> CallPickle:
         with for_another_computer(UsedPackages()):
@@ -170,3 +177,9 @@ class ToldCalls:
         if recipe is not None and recipe.part is not None:  # the modules were sent, so nothing is there to compare
             recipe = KeyRecipe(replace(recipe.part, references=()), recipe.around)
         return CallName(partial_key.key, partial_key.identity, recipe)
+
+
+def _definition(function: PackedFunction, sent: SentContents) -> Iterator[Any]:
+    """Yield the message about a function, unless the gateway has this version."""
+    if sent.functions.add(function.definition):
+        yield from pieces(protocol.FUNCTION, function.definition.id, sent.add(function.pickle))
