@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
-from ..errors import SchedulerError
+from ..errors import ResourceError, SchedulerError
 from ..resources import Resources
 from ..schedulers.base import Dependency, JobId, JobRequest, Scheduler
 from ..schedulers.command import Query, Reply
@@ -18,6 +19,11 @@ __all__ = ["SchedulerContract"]
 
 MANY = 20_000  # jobs
 LONGEST = 100_000  # bytes in one word of a command; Linux takes 128 KiB
+# Resources that only the scheduler can give, each with a value that a scheduler may take.
+WISHES: dict[str, Any] = {
+    "cores_per_rank": 3, "gpus_per_rank": 1, "nodes": 2, "queue": "north", "account": "physics",
+    "partition": "north", "qos": "high", "constraint": "fast", "licenses": "solver", "priority": 5, "exclusive": True,
+}  # fmt: skip
 
 
 class SchedulerContract:
@@ -64,9 +70,32 @@ class SchedulerContract:
 
     def test_a_submission_says_which_script_and_which_token(self) -> None:
         query = self.scheduler.submit(self._request())
-        told = "\n".join([*query.argv, query.stdin])
+        told = _told(query)
         assert "/run/script" in told
         assert "0123abcd" in told  # a lost job must be found by its token
+
+    def test_a_submission_says_what_it_waits_for(self) -> None:
+        before = JobId("4711")
+        if self.scheduler.site().separate:
+            request = dataclasses.replace(self._request(), after_each=((before,),))
+        else:
+            request = self._request(after=(Dependency("ok", before),))
+        assert before.job in _told(self.scheduler.submit(request)), "the job would not wait for the job before it"
+
+    def test_a_submission_says_its_time_limit(self) -> None:
+        limited = dataclasses.replace(self._request(), time=3600.0)
+        assert _told(self.scheduler.submit(limited)) != _told(self.scheduler.submit(self._request()))
+
+    @pytest.mark.parametrize("key", WISHES)
+    def test_a_resource_is_told_or_refused(self, key: str) -> None:
+        plain = self._request()
+        resources = dataclasses.replace(plain.resources, **{key: WISHES[key]})
+        try:
+            self.scheduler.site().check(resources)
+            told = _told(self.scheduler.submit(dataclasses.replace(plain, resources=resources)))
+        except ResourceError:
+            return
+        assert told != _told(self.scheduler.submit(plain)), f"{key} is dropped: submit it, or refuse it in Site.check"
 
     def test_an_answer_to_a_submission_without_a_name_is_an_error(self) -> None:
         with pytest.raises(SchedulerError):
@@ -125,3 +154,8 @@ class SchedulerContract:
         if steps is not None:
             with pytest.raises(ValueError, match="allocation"):
                 steps.share({"PATH": "/bin"})
+
+
+def _told(query: Query[object]) -> str:
+    """Return all that a command tells the scheduler, as one text."""
+    return "\n".join([*query.argv, query.stdin])
