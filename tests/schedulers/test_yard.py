@@ -14,6 +14,7 @@ import pytest
 import yard
 
 from callyard import Executor, Jobs
+from callyard.errors import ResourceError
 from callyard.schedulers.base import JobId, Scheduler
 from callyard.schedulers.job_environment import current_job
 from callyard.schedulers.registry import open_scheduler
@@ -99,6 +100,18 @@ def test_calls_are_an_array(installed: Path, tmp_path: Path) -> None:
     with Executor(backend=Jobs("yard", poll=(0.1, 0.5)), cache=tmp_path / "cache") as ex:
         assert list(ex.map(pow, [2, 3, 4], [5, 5, 5])) == [32, 243, 1024]
     assert sum(1 for job in installed.iterdir() for each in job.iterdir() if each.name not in ("token", "queue")) == 3
+
+
+def test_a_graph_is_jobs_that_wait_for_each_other(installed: Path, tmp_path: Path) -> None:
+    with Executor(backend=Jobs("yard", poll=(0.1, 0.5)), cache=tmp_path / "cache") as ex:
+        first = [ex.submit(pow, 2, number) for number in (3, 4)]
+        assert ex.submit(sum, first).result() == 24
+
+
+def test_what_it_cannot_do_is_refused(installed: Path, tmp_path: Path) -> None:
+    with Executor(backend="yard", cache=tmp_path / "cache") as ex:
+        with pytest.raises(ResourceError, match="partition means nothing to Yard: Yard calls it queue="):
+            ex.submit(pow, 2, 3, resource_dict={"partition": "north"})
 
 
 def test_a_job_that_is_gone(installed: Path, tmp_path: Path) -> None:

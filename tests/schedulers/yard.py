@@ -12,6 +12,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from callyard.schedulers.base import JobId
@@ -29,22 +30,42 @@ def documented() -> str:
 # ------------------------------------------------------------------ the program
 
 
-def _submit(yard: Path, script: str, log: str, token: str, queue: str, *elements: str) -> None:
+def _submit(yard: Path, *words: str) -> None:
+    asked = dict[str, list[str]]()
+    for word in words:
+        name, _, value = word.partition("=")
+        asked.setdefault(name, []).append(value)
     job = str(len(list(yard.iterdir())) + 1)
     (yard / job).mkdir()
-    (yard / job / "token").write_text(token)
-    (yard / job / "queue").write_text(queue)
-    for element in elements or ("",):
+    (yard / job / "token").write_text(asked["token"][0])
+    (yard / job / "queue").write_text(asked["queue"][0])
+    before = [str(pid) for name in asked.get("after", ()) for pid in _processes(yard, JobId.parse(name))]
+    most, pids = int(asked.get("at_once", ["0"])[0]), list[str]()
+    for element in asked.get("track", [""]):
         name = f"{job}_{element}" if element else job
         variables = {"YARD_JOB": name, "YARD_SIDING": "siding-1"}
         variables |= {"YARD_ARRAY": job, "YARD_TRACK": element} if element else {}
-        with open(log.replace("{element}", element or "0"), "ab") as output:
+        with open(asked["log"][0].replace("%track", element), "ab") as output:
             streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": output}
+            lane = pids[len(pids) - most : len(pids) - most + 1] if 0 < most <= len(pids) else []
             process = subprocess.Popen(
-                ["bash", script], env={**os.environ, **variables}, start_new_session=True, **streams
-            )
+                [sys.executable, __file__, "wait", asked["script"][0], *before, *lane],
+                env={**os.environ, **variables}, start_new_session=True, **streams,
+            )  # fmt: skip
+        pids.append(str(process.pid))
         (yard / job / name).write_text(json.dumps(process.pid))
     print(job)
+
+
+def _wait(yard: Path, script: str, *before: str) -> None:
+    while any(_runs(int(pid)) for pid in before):
+        time.sleep(0.02)
+    os.execvp("bash", ["bash", script])
+
+
+def _processes(yard: Path, job: JobId) -> list[int]:
+    elements = [each for each in (yard / job.job).iterdir() if each.name not in ("token", "queue")]
+    return [json.loads(each.read_text()) for each in elements if job.element is None or each.name == str(job)]
 
 
 def _runs(pid: int) -> bool:
@@ -69,14 +90,9 @@ def _find(yard: Path, token: str) -> None:
 
 def _cancel(yard: Path, text: str) -> None:
     job = JobId.parse(text)
-    for element in (yard / job.job).iterdir():
-        if element.name in (text, *([] if job.element is not None else [element.name])) and element.name not in (
-            "token",
-            "queue",
-        ):
-            pid = json.loads(element.read_text())
-            if _runs(pid):
-                os.kill(pid, signal.SIGTERM)
+    for pid in _processes(yard, job):
+        if _runs(pid):
+            os.kill(pid, signal.SIGTERM)
 
 
 def _limit(yard: Path) -> None:
@@ -84,6 +100,6 @@ def _limit(yard: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"submit": _submit, "state": _state, "find": _find, "cancel": _cancel, "limit": _limit}[sys.argv[1]](
+    {"submit": _submit, "state": _state, "find": _find, "cancel": _cancel, "wait": _wait, "limit": _limit}[sys.argv[1]](
         Path(os.environ["YARD"]), *sys.argv[2:]
     )

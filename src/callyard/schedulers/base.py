@@ -67,6 +67,9 @@ class JobId(NamedTuple):
 class Dependency:
     """A job that must end first: `ok`, `any`how, or with the element of the `corresponding` number `ok`.
 
+    A scheduler without one of these kinds may wait for more: for the end of the whole array, or for any end if
+    `Site.cancels_dependents` is False.
+
     `elements` are the numbers of a corresponding array's elements, which may be more than those that wait.
     """
 
@@ -99,8 +102,10 @@ class JobRequest:
         name: the name in the scheduler's lists, unless `resources.job_name` gives another.
         token: a word unique to this submission, to find the job if the answer is lost. The scheduler's folder decides
             where the job carries it: in a comment or in its name.
-        script: path of the script on the scheduler's machine.
-        log: path for stdout and stderr of the job; "{element}" in it stands for the element's number.
+        script: path of the script on the scheduler's machine: a text for bash, not executable. It expects the
+            environment and the directory of the submitting command.
+        log: path for stdout and stderr of the job; "{element}" in it, if it is there, stands for the element's number,
+            and for 0 in a job without an array. An existing file is appended to.
         resources: the resources of each job, or of each element of the array.
         elements: None for one job, n for an array of elements 0 to n - 1, or their numbers.
         at_once: the most elements that may run at the same time; None for any number.
@@ -271,7 +276,8 @@ class Site:
         ranks_on_one_node: True if that launcher also starts ranks on the node of a job with only one.
         rank_options: returns the words for the user's own wishes, which go behind those of `rank_launcher`; None where
             there are no such words.
-        check: raises `ResourceError` for resources that mean nothing to the scheduler.
+        check: raises `ResourceError` for resources that mean nothing to the scheduler. By default all are accepted,
+            although `Scheduler.submit` may drop them: `callyard.schedulers.requests.refuse_others` refuses them.
         check_live: raises `ResourceError` for resources of live calls that mean nothing to the launcher of ranks.
         requeue: returns the commands, one after the other, by which a job has itself started again later; None where
             there are none.
@@ -309,6 +315,7 @@ class Scheduler(Protocol):
     """The commands of a scheduler, as text.
 
     Another scheduler is a class with these five methods, found by the entry-point group `callyard.schedulers`.
+    `callyard.schedulers.requests` has parts for its requests, such as `refuse_others` and `in_chunks`.
     """
 
     @property

@@ -19,13 +19,26 @@ class Query(Generic[T_co]):
 
     Attributes:
         argv: the command, as a list of words and never a text for the shell.
-        read: reads the standard output of the command if it succeeded.
+        read: reads the standard output of the command if it succeeded; any exception stands for a senseless answer.
         stdin: the text for its standard input.
     """
 
     argv: Sequence[str]
     read: Callable[[str], T_co]
     stdin: str = ""
+
+    def answer(self, out: str) -> T_co:
+        """Return what the command told by its standard output.
+
+        Raises:
+            SchedulerError: the reader cannot read it; the message has the command and the beginning of the output.
+        """
+        try:
+            return self.read(out)
+        except SchedulerError:
+            raise
+        except Exception as error:  # whatever the reader of another package raises
+            raise SchedulerError(f"{self.argv[0]} printed {out[:200]!r}, which cannot be read: {error!r}") from error
 
 
 @dataclasses.dataclass(frozen=True)

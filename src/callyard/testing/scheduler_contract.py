@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 
-from ..errors import SchedulerError
+from ..errors import ResourceError, SchedulerError
 from ..resources import Resources
 from ..schedulers.base import Dependency, JobId, JobRequest, Scheduler
 from ..schedulers.command import Query, Reply
@@ -18,6 +19,11 @@ __all__ = ["SchedulerContract"]
 
 MANY = 20_000  # jobs
 LONGEST = 100_000  # bytes in one word of a command; Linux takes 128 KiB
+# Resources that only the scheduler can give, each with a value that a scheduler may take.
+WISHES: dict[str, object] = {
+    "cores_per_rank": 3, "gpus_per_rank": 1, "nodes": 2, "queue": "north", "account": "physics",
+    "partition": "north", "qos": "high", "constraint": "fast", "licenses": "solver", "priority": 5, "exclusive": True,
+}  # fmt: skip
 
 
 class SchedulerContract:
@@ -64,9 +70,36 @@ class SchedulerContract:
 
     def test_a_submission_says_which_script_and_which_token(self) -> None:
         query = self.scheduler.submit(self._request())
-        told = "\n".join([*query.argv, query.stdin])
+        told = _told(query)
         assert "/run/script" in told
         assert "0123abcd" in told  # a lost job must be found by its token
+
+    def test_a_submission_says_what_it_waits_for(self) -> None:
+        before = JobId("4711")
+        if self.scheduler.site().separate:
+            request = dataclasses.replace(self._request(), after_each=((before,),))
+        else:
+            request = self._request(after=(Dependency("ok", before),))
+        assert before.job in _told(self.scheduler.submit(request)), "the job would not wait for the job before it"
+
+    def test_a_submission_says_its_time_limit(self) -> None:
+        limited = dataclasses.replace(self._request(), time=3600.0)
+        assert _told(self.scheduler.submit(limited)) != _told(self.scheduler.submit(self._request()))
+
+    def test_each_resource_is_submitted_or_refused(self) -> None:
+        dropped = [key for key, value in WISHES.items() if self._is_dropped(key, value)]
+        assert not dropped, "submit these, or refuse them in Site.check"
+
+    def _is_dropped(self, key: str, value: object) -> bool:
+        plain = self._request()
+        wishes: dict[str, Any] = {key: value}
+        resources = dataclasses.replace(plain.resources, **wishes)
+        try:
+            self.scheduler.site().check(resources)
+            query = self.scheduler.submit(dataclasses.replace(plain, resources=resources))
+        except ResourceError:
+            return False
+        return _told(query) == _told(self.scheduler.submit(plain))
 
     def test_an_answer_to_a_submission_without_a_name_is_an_error(self) -> None:
         with pytest.raises(SchedulerError):
@@ -125,3 +158,8 @@ class SchedulerContract:
         if steps is not None:
             with pytest.raises(ValueError, match="allocation"):
                 steps.share({"PATH": "/bin"})
+
+
+def _told(query: Query[object]) -> str:
+    """Return all that a command tells the scheduler, as one text."""
+    return "\n".join([*query.argv, query.stdin])

@@ -139,7 +139,7 @@ class SchedulerClient:
         if reply.code == 0:
             self.answered()
             try:
-                found = query.read(reply.out)
+                found = query.answer(reply.out)
                 return str(found) if isinstance(found, JobId) else "".join(f"{job}," for job in found)
             except SchedulerError as error:  # accepted, but under an unknown name, to be looked up
                 raise SubmissionRefused("silent", str(error)) from error
@@ -188,7 +188,7 @@ class SchedulerClient:
         reply = self._run(query)
         if reply.code != 0:
             raise SubmissionRefused("silent", self._said(reply))
-        return {word: str(job) for word, job in query.read(reply.out).items()}
+        return {word: str(job) for word, job in query.answer(reply.out).items()}
 
     def statuses(self, jobs: Sequence[str]) -> dict[str, Status] | None:
         """Return the known states of these jobs and their elements; None if the scheduler does not answer."""
@@ -198,7 +198,7 @@ class SchedulerClient:
             _log.info("the scheduler does not answer: %s", self._said(reply))
             return None
         self.answered()
-        return {str(job): status for job, status in query.read(reply.out).items()}
+        return {str(job): status for job, status in query.answer(reply.out).items()}
 
     def times_left(self, jobs: Sequence[str]) -> dict[str, float]:
         """Return the remaining time of jobs (s), as far as the scheduler says."""
@@ -206,7 +206,7 @@ class SchedulerClient:
             return {}
         query = self._site.time_left(_ids(jobs))
         reply = self._ask(query)
-        return {str(job): left for job, left in query.read(reply.out).items()} if reply.code == 0 else {}
+        return {str(job): left for job, left in query.answer(reply.out).items()} if reply.code == 0 else {}
 
     def history(self, jobs: Sequence[str]) -> dict[str, Status]:
         """Return the known states of jobs with an end long ago, from a cluster's history."""
@@ -217,7 +217,7 @@ class SchedulerClient:
         if reply.code != 0:
             self._accounts = self._site.refusal(reply).kind == "silent"  # otherwise never
             return {}
-        return {str(job): status for job, status in query.read(reply.out).items()}
+        return {str(job): status for job, status in query.answer(reply.out).items()}
 
     def cancel(self, jobs: Sequence[str]) -> None:
         for query in self._scheduler.cancel(_ids(jobs)):
