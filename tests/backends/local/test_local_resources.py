@@ -370,7 +370,11 @@ def test_refused_at_submit(idle: Executor, case: str) -> None:
 
 
 REFUSED_OPTIONS: dict[str, tuple[Callable[[], object], type[Exception], str]] = {
-    "backend by name": (lambda: Executor(backend="condor"), CallyardError, "'condor'.*'local', 'slurm', .*'gridengine', Local"),
+    "backend by name": (
+        lambda: Executor(backend="condor"),
+        CallyardError,
+        "'condor'.*'local', 'slurm', .*'gridengine', Local",
+    ),
     "backend of no kind": (lambda: Executor(backend=5), CallyardError, "backend=5"),
     "a class": (lambda: Executor(backend=ThreadPoolExecutor), CallyardError, "ThreadPoolExecutor.*another executor"),
     "cache": (lambda: Executor(cache=3), TypeError, "the directory of a cache is a path, not 3"),  # type: ignore[arg-type]
