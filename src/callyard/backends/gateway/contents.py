@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 from weakref import WeakValueDictionary
 
+from ...cache.permissions import check_directory, resolve
 from ...hashing.digest import content
 from ..batch.call_pickles import CallPickle, LargeContent
 from .protocol import SentPickle
@@ -44,11 +45,16 @@ class SentContents:
 
 
 class ContentFiles:
-    """The contents on the side of the gateway, a file for each."""
+    """The contents on the side of the gateway, a file for each. Some are pickles, so no one else may write there.
+
+    Raises:
+        UnsafeCache: others could write there.
+        OSError: the directory cannot be made.
+    """
 
     def __init__(self, directory: str) -> None:
-        self._directory = directory
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        self._directory = resolve(directory, None, make=True)
+        check_directory(self._directory, os.lstat(self._directory), None)
         self._remove_old()
 
     def missing(self, names: Iterable[str]) -> list[str]:
