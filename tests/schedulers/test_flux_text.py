@@ -199,7 +199,8 @@ def test_submissions_are_found_by_element() -> None:
         ({"mail_type": "END"}, "sends no mail"), ({"mail_user": "me"}, "sends no mail"),
         ({"srun_args": ["-v"], "ranks": 2}, "cpu_bind="), ({"begin": "16:00"}, "2030-01-31T16:00"),
         ({"begin": "now+3fortnights"}, "now.2hours"), ({"begin": "tomorrow"}, "datetime"),
-        ({"nodelist": "n[1-2]"}, "nodes=2.*host:n.1-2"), ({"nodelist": "n[1-4]", "nodes": 2}, "names 4 nodes"),
+        ({"nodelist": "n[1-2]"}, "nodes=2.*host:n.1-2"), ({"nodelist": "n[a]"}, "is no list of nodes"),
+        ({"nodelist": "n[1-4]", "nodes": 2}, "names 4 nodes"),
     ],
 )  # fmt: skip
 def test_resources_of_others_are_refused(resources: dict[str, Any], words: str) -> None:

@@ -8,6 +8,7 @@ import random
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -28,7 +29,7 @@ from callyard.serialize.shared_memory import OwnedSegment, PrivateBytes, Segment
 from callyard.transport import channel_connect
 from callyard.transport.certificates import make_identity
 from callyard.transport.channel import Link, Listener, PeerGone, Unreachable
-from callyard.transport.channel_messages import MESSAGE, Message
+from callyard.transport.channel_messages import MESSAGE, Message, encode
 from callyard.transport.contact_file import Address, Contact
 from callyard.transport.signs_of_life import SignsOfLife
 from callyard.transport.tls_connection import prepare
@@ -329,6 +330,30 @@ def test_a_driver_that_goes(driver: Driver):
             with pytest.raises(PeerGone):
                 use()
         wait_for(link)  # it goes on saying so
+
+
+def test_a_buffer_for_which_an_agent_has_no_memory_is_the_reason():
+    with closing(Listener(LOOPBACK)) as listener:
+        with listening(listener):
+            link = Link.connect(listener.contact, timeout=PATIENCE)
+        with closing(link):
+            [connection] = listener._peers.values()
+            connection._pieces.append((struct.pack("<BIQQ", MESSAGE, 1, 0, 1 << 62), None))
+            connection.flush()
+            assert "no memory is left here for a buffer of 4611686018427387904 bytes" in str(wait_for_end(link))
+
+
+def test_the_end_is_told_behind_a_message_that_came_with_it():
+    with closing(Listener(LOOPBACK)) as listener:
+        with listening(listener):
+            link = Link.connect(listener.contact, timeout=PATIENCE)
+        with closing(link):
+            [connection] = listener._peers.values()
+            connection._pieces.extend(encode(Message(MESSAGE, b"before")))
+            connection._pieces.append((struct.pack("<BIQ", MESSAGE, 1 << 31, 0), None))
+            connection.flush()
+            assert heads(link, 1) == [b"before"]
+            assert "buffers came" in str(wait_for_end(link))
 
 
 def test_an_agent_that_comes_again_is_a_new_one(driver: Driver, link: Link):

@@ -64,11 +64,15 @@ def for_another_computer(is_there: Callable[[str], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _sending(modules: Container[str]) -> Iterator[None]:
+    before = getattr(_thread, "apart", None)  # inside such a block a finalizer may submit a call, which has its own
     _thread.apart = modules
     try:
         yield
     finally:
-        del _thread.apart
+        if before is None:
+            del _thread.apart
+        else:
+            _thread.apart = before
 
 
 class _Except:

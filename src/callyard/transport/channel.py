@@ -259,6 +259,8 @@ class Link(Endpoint):
             self._watch(self._connection)
         elif not messages:
             self._fail()
+        else:
+            self._wake()  # the next call raises
         return messages
 
     def send(self, head: bytes, beside: Sequence[Memory] = ()) -> None:
@@ -278,7 +280,9 @@ class Link(Endpoint):
 
     def _fail(self) -> NoReturn:
         self._wake()  # each later call has to raise, too, so the descriptor stays readable
-        raise PeerGone(f"the driver at {self.address} is gone, or the network between is interrupted")
+        error = self._connection.error
+        why = "" if error is None else f" ({error.strerror or error})"
+        raise PeerGone(f"the driver at {self.address} is gone, or the network between is interrupted{why}")
 
     def _sockets(self) -> Iterable[Closable]:
         return [self._connection]

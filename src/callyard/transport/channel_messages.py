@@ -129,7 +129,7 @@ class MessageReader:
                 return -1
             kind, count, head_size = _HEAD.unpack_from(rest, place)
             if count > MOST_BUFFERS:
-                raise GarbledMessage(f"a message with {count} buffers")
+                raise GarbledMessage(f"a message with {count} buffers came")
             sizes = _sizes(count)
             if left < _HEAD.size + sizes.size:
                 return -1
@@ -168,7 +168,7 @@ class MessageReader:
         try:
             content = bytearray(size)
         except (MemoryError, OverflowError) as error:
-            raise GarbledMessage(f"a message with a buffer of {size} bytes") from error
+            raise GarbledMessage(f"no memory is left here for a buffer of {size} bytes") from error
         return PrivateBytes(content), memoryview(content)
 
     def _is_whole(self) -> bool:

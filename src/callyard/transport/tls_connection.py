@@ -104,8 +104,8 @@ class TlsConnection:
             self.moved = True
             try:
                 messages += self.reader.take(count)
-            except GarbledMessage:
-                self.gone = True
+            except GarbledMessage as error:
+                self.gone, self.error = True, ConnectionError(str(error))
                 break
             left -= count
             # Nobody is woken for the bytes of a record that TLS has opened already.

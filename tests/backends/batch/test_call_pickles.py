@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from callyard import Executor
 from callyard.backends.batch.call_pickles import BufferFile, LargeContents, packed_call, pickle_call
-from callyard.serialize.importable import apart
+from callyard.serialize.importable import apart, for_another_computer, sending_apart
 
 LARGE = 1 << 16
 
@@ -169,3 +169,11 @@ def test_without_a_cache_a_module_that_is_edited_runs_as_it_was_submitted(
 
 def doubled(point: Any) -> Any:
     return point.double()
+
+
+def test_a_call_that_a_finalizer_submits_meanwhile_changes_nothing() -> None:
+    with for_another_computer(lambda _: False):
+        with apart(["other"]):
+            assert sending_apart()
+        assert sending_apart()
+    assert not sending_apart()

@@ -47,12 +47,20 @@ def check(resources: Resources) -> None:
             raise ResourceError(f"{name} means nothing to Flux: {_INSTEAD.get(name, 'it has no such thing')}")
     if resources.begin is not None:
         _begin_time(resources.begin)
-    named = 0 if resources.nodelist is None else len(expand(str(resources.nodelist)))
+    named = _named(resources.nodelist)
     if named > (resources.nodes or 1):
         raise ResourceError(
             f"nodelist={resources.nodelist!r} names {named} nodes, all of which the call would have: ask for "
             f'nodes={named}, or for one of them by constraint="host:{resources.nodelist}"'
         )
+
+
+def _named(nodelist: object) -> int:
+    """Return the number of nodes that are named."""
+    try:
+        return 0 if nodelist is None else len(expand(str(nodelist)))
+    except ValueError as error:
+        raise ResourceError(f'nodelist={nodelist!r} is no list of nodes, as "n[1-4],n9"') from error
 
 
 def asked_for(request: JobRequest) -> dict[str, object]:
