@@ -132,6 +132,18 @@ def test_lost_jobs_are_not_run_again(make: Make, keeper: ProcessIdentity, why: s
     assert make().state(name) == ("ended", why)
 
 
+def test_a_keeper_may_end_while_it_is_looked_at(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon = make()
+    name = left_running(daemon, this_process())
+
+    def ends_now(keeper: ProcessIdentity) -> str:
+        write_end(daemon.files.run_file("abc", 0), RunEnd("exited", 0))
+        return "gone"
+
+    monkeypatch.setattr(ProcessIdentity, "state", ends_now)
+    assert make().state(name) == ("ended", "exited")
+
+
 def test_a_job_that_was_lost_with_the_machine_is_run_again_if_it_may(make: Make) -> None:
     name = left_running(make(), BEFORE, requeue=True)
     other = make()

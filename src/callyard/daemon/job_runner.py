@@ -168,6 +168,8 @@ class JobRunner:
             if job.cancelled:
                 self._keepers.tell(job.id)
             return
+        stored, number = self._places[job.id]
+        run = self._files.run(stored.token, number) or run  # the keeper may have ended only after the first look
         rebooted = run.keeper.boot != this_process().boot or state == "unknown"
         if run.end is None and not rebooted:
             end_processes_of(job.id)
