@@ -1,4 +1,4 @@
-"""A relay between a client and a server, which delays what it passes on, and can be cut as a link is: silently."""
+"""A relay between a client and a server: it delays what it passes on, counts round trips, and can be cut silently."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from collections import deque
 
 
 class Relay:
-    """Passes on what comes to `port`, each direction `delay` seconds late."""
+    """Passes on what comes to `port`, each direction `delay` seconds late.
+
+    With `quiet` it passes on one direction at a time, and turns once one side has said nothing for so long (s) while
+    something of the other side's waits. So two `turns` are a round trip that somebody has to wait for.
+    """
 
     def __init__(self, target: int, delay: float = 0.0) -> None:
         self._target, self.delay = target, delay
@@ -18,6 +22,9 @@ class Relay:
         self.port: int = self._listener.getsockname()[1]
         self.up = self.down = 0  # bytes passed on to the server, and to the client
         self.cut = False
+        self.quiet: float | None = None
+        self.turns = 0
+        self._upwards, self._passed = True, 0.0
         self._ends: dict[socket.socket, _End] = {}
         self._wake, self._woken = socket.socketpair()
         self._over = False
@@ -47,7 +54,8 @@ class Relay:
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
             while not self._over:
-                due = min((end.due() for end in self._ends.values()), default=None)
+                self._turn(time.monotonic())
+                due = min((end.due() for end in self._ends.values() if self._has_turn(end)), default=None)
                 wait = 0.05 if due is None or due == float("inf") else max(0.0, min(0.05, due - time.monotonic()))
                 for key, _ in selector.select(wait):
                     if key.fileobj is self._listener:
@@ -56,8 +64,18 @@ class Relay:
                         self._receive(key.fileobj, selector)  # type: ignore[arg-type]
                 if not self.cut:
                     for sock, end in list(self._ends.items()):
-                        if sock in self._ends and not end.pass_on(self):
+                        if sock in self._ends and self._has_turn(end) and not end.pass_on(self):
                             self._close(sock, selector)
+
+    def _has_turn(self, end: _End) -> bool:
+        return self.quiet is None or end.up == self._upwards
+
+    def _turn(self, now: float) -> None:
+        if self.quiet is None or any(end.queue for end in self._ends.values() if self._has_turn(end)):
+            self._passed = now
+        elif now - self._passed > self.quiet and any(end.queue for end in self._ends.values()):
+            self._upwards, self._passed = not self._upwards, now
+            self.turns += 1
 
     def _accept(self, selector: selectors.BaseSelector) -> None:
         client, _ = self._listener.accept()

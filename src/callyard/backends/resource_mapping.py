@@ -295,6 +295,15 @@ def memory_bytes(memory: float | None) -> int:
     return 0 if memory is None else max(1, int(memory * GIB))
 
 
+def check_elsewhere(resources: Resources, detached: bool, scheduled: bool) -> None:
+    """Raise ResourceError for what means nothing on any computer; how much there is only the other one knows."""
+    resources = with_nodes(resources)
+    if detached:
+        job_options(resources)
+    else:
+        _refuse_what_means_nothing(resources.asked(), () if scheduled else (*_FOR_SCHEDULERS, *_FOR_RANKS))
+
+
 # -- as a job ------------------------------------------------------------------------------------------------
 
 

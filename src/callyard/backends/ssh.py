@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ResourceError
@@ -79,12 +80,14 @@ class SSH:
             UnpicklableCall: the initializer cannot be sent.
         """
         from .gateway.backend import open_gateway
+        from .resource_mapping import check_elsewhere
 
         detached = bool(getattr(backend, "detached", False))
         packed = _packed(backend, settings)
         life = "detached" if detached else "live"
         description = f"{life}, {type(backend).__name__} through {self.destination}"
-        return open_gateway(self._address(), packed, detached, cache, description)
+        check = partial(check_elsewhere, detached=detached, scheduled=hasattr(backend, "_scheduler"))
+        return open_gateway(self._address(), packed, detached, cache, description, check)
 
 
 def _packed(backend: Any, settings: Settings) -> bytes:

@@ -72,7 +72,7 @@ def gateway(tmp_path: Path) -> Gateway:
 
 def small_call(fn: Any, *args: Any) -> SentCall:
     pickles = pickle_call((fn, args, {}), [], LargeContents())
-    return SentCall("call", Resources(), None, list(map(SentContents().add, pickles)), [], [])
+    return SentCall("call", Resources(), None, 0, list(map(SentContents().add, pickles)), [], [])
 
 
 def test_an_input_is_remembered_while_a_call_waits_for_its_contents(gateway: Gateway) -> None:
@@ -80,7 +80,7 @@ def test_an_input_is_remembered_while_a_call_waits_for_its_contents(gateway: Gat
     sent, large, sources = SentContents(), os.urandom(1_000_000), list[Any]()
     first: PlainFuture[Any] = PlainFuture()
     pickles = pickle_call((max, (first, large), {}), sources, LargeContents())
-    second = SentCall("call", Resources(), None, list(map(sent.add, pickles)), [SentInput(1)], [])
+    second = SentCall("call", Resources(), None, 0, list(map(sent.add, pickles)), [SentInput(1)], [])
     gateway._on_message(Message(protocol.CALL, 1, small_call(abs, -1), []))
     gateway._on_message(Message(protocol.CALL, 2, second, []))
     ((kind, _, names),) = gateway._writer.said  # type: ignore[attr-defined]

@@ -65,11 +65,12 @@ class GatewayBackend:
         detached: bool,
         opening: Opening,
         description: str,
+        check: Callable[[Resources], object],
         connect: Callable[[Address, Callable[[], bool]], Connection] = Connection,
     ) -> None:
         self.detached = detached
         self._address, self._opening = address, opening
-        self._description, self._connect = description, connect
+        self._description, self._check, self._connect = description, check, connect
         contents = LargeContents()
         self._packer = CallPacker(contents)
         self._numbers = count(1)
@@ -98,6 +99,7 @@ class GatewayBackend:
     ) -> Future[Any]:
         if self._forked:
             raise RuntimeError(FORKED)
+        self._check(resources)
         name = getattr(fn, "__name__", None) or type(fn).__name__
         future = GatewayFuture(name, self.on_cancel)
         sources: list[Any] = []
@@ -404,13 +406,18 @@ def _warn(text: str) -> None:
 
 
 def open_gateway(
-    address: Address, backend: bytes, detached: bool, cache: Cache | None, description: str
+    address: Address,
+    backend: bytes,
+    detached: bool,
+    cache: Cache | None,
+    description: str,
+    check: Callable[[Resources], object],
 ) -> GatewayBackend:
-    """Return the backend of an executor whose calls run at an address."""
+    """Return the backend of an executor whose calls run at an address; `check` raises for impossible resources."""
     mode = "refresh" if cache is not None and cache.mode == "refresh" else "use"
     failures = cache is not None and cache.failures
     opening = Opening(backend, os.urandom(10).hex(), cache is not None, mode, failures)
-    return GatewayBackend(address, detached, opening, description)
+    return GatewayBackend(address, detached, opening, description, check)
 
 
 _backends: weakref.WeakSet[GatewayBackend] = weakref.WeakSet()
