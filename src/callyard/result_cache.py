@@ -307,10 +307,11 @@ class Cache:
         all other entries.
 
         Args:
-            older_than: the time since the call began is longer than this: seconds, a timedelta, or a text as "30d".
-            larger_than: the file is larger than this: bytes, or a text as "1GB".
+            older_than: the time since the call began is longer than this: a number of seconds, a timedelta, or a text
+                with a unit, as "30d". A text without a unit is refused.
+            larger_than: the file is larger than this: a number of bytes, or a text with a unit, as "1GB".
             max_size: the total size of the entries to keep among the matching ones, the newest first:
-                bytes, or a text as "50GB".
+                a number of bytes, or a text with a unit, as "50GB".
             function: the name of the function.
             state: "finished" or "failed".
             keys: a key or several, or their beginnings; no other entries are removed.

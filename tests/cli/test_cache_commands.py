@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime
 
 import pytest
@@ -14,7 +16,11 @@ import pytest
 from callyard import Cache
 from callyard.cache.claims import Claims
 from callyard.cache.format.record_writer import Record, write
+from callyard.cli import prune
 from callyard.hashing.call_key import call_key
+from callyard.utils import quantities
+
+BEGAN = 1_700_000_000.0  # as in conftest
 
 
 def lines(text: str) -> list[list[str]]:
@@ -69,13 +75,15 @@ def test_list(callyard, store):
     store(1, (ValueError(), ""), state="failed", name="energy")
     ended = callyard("list", "results")
     assert ended.status == 0
-    head, first, second = lines(ended.out)
+    head, first, second, _, total = lines(ended.out)
     assert head == ["KEY", "FUNCTION", "STATE", "BEGAN", "TOOK", "SIZE"]
     assert first[:3] == ["00000001" + "0000", "energy", "failed"]
     assert second[:3] == ["00000002" + "0000", "relax", "finished"]
     assert second[5:7] == ["1.5", "s"]
     began = datetime.fromtimestamp(1_700_000_002).strftime("%Y-%m-%d %H:%M:%S")  # noqa: DTZ006  # as people read it
     assert " ".join(second[3:5]) == began
+    size = sum(row["size"] for row in json.loads(callyard("list", "results", "--json").out))
+    assert " ".join(total) == f"2 calls: 1 failed, 1 finished; {quantities.size(size)}"
 
 
 def test_list_nothing(callyard, cache):
@@ -108,7 +116,7 @@ def test_ways_to_name_the_cache(callyard, store, monkeypatch, words):
     store(1)
     if not words:
         monkeypatch.setenv("CALLYARD_CACHE", "results")
-    assert len(lines(callyard("list", *words).out)) == 2
+    assert callyard("list", *words).out.partition("\n\n")[2].startswith("1 call: 1 finished; ")
     assert callyard("show", *words, "000000").status == 0
     assert callyard("show", *words, "--source", "000000").status == 0
 
@@ -124,7 +132,7 @@ def test_list_as_json(callyard, cache, store):
 
 def test_list_with_arguments(callyard, store):
     store(17)
-    assert callyard("list", "-l", "results").out.endswith("x=17\n")
+    assert callyard("list", "-l", "results").out.partition("\n\n")[0].endswith("x=17")
     (row,) = json.loads(callyard("list", "--long", "--json", "results").out)
     assert row["arguments"] == "x=17"
 
@@ -136,7 +144,7 @@ def test_list_what_is_running(callyard, cache, claim_of_the_dead):
     assert [(row["key"][0], row["state"], row["size"]) for row in rows] == [("a", "gone", None), ("b", "running", None)]
     assert f"process {os.getpid()} on " in rows[1]["where"]
     assert f"process {os.getpid()} on " in callyard("list", "results", "-l", "--state", "running").out
-    assert len(lines(callyard("list", "results", "--state", "gone").out)) == 2
+    assert callyard("list", "results", "--state", "gone").out.endswith("\n\n1 call: 1 gone\n")
     claim.release()
 
 
@@ -419,22 +427,82 @@ def test_retry_what_cannot_be_seen(callyard, cache, claim_from_afar):
 # ------------------------------------------------------------------ prune
 
 
-def test_prune(callyard, cache, store):
-    for number in (1, 2, 3):
-        store(number, name="energy" if number == 2 else "relax")
+@pytest.fixture
+def answer(monkeypatch) -> Callable[[str], None]:
+    """Sit at a terminal, and give an answer there."""
+
+    def answer(text: str) -> None:
+        typed = io.StringIO(text)
+        typed.isatty = lambda: True
+        monkeypatch.setattr(sys, "stdin", typed)
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+
+    return answer
+
+
+@pytest.fixture
+def three_calls(store) -> list[str]:
+    return [store(number, name="energy" if number == 2 else "relax") for number in (1, 2, 3)]
+
+
+def test_prune(callyard, cache, three_calls):
     would = callyard("prune", "results", "--function", "relax", "--dry-run")
     assert would.status == 0
-    assert [line[0] for line in lines(would.out)] == ["KEY", "000000010000", "000000030000", "would"]
+    calls, _, total = would.out.partition("\n\n")
+    assert [line[0] for line in lines(calls)] == ["KEY", "000000010000", "000000030000"]
+    head, relax, _ = lines(total)
+    size = sum(entry.size for entry in cache if entry.function == "relax")
+    assert head == ["FUNCTION", "CALLS", "SIZE", "FIRST", "LAST"]
+    assert " ".join(relax[:4]) == f"relax 2 {quantities.size(size)}"
+    assert relax[5][-1] == "1"  # the second in which the first began
+    assert relax[7][-1] == "3"
+    assert total.endswith(f"would remove 2 calls, {quantities.size(size)}\n")
     assert len(cache) == 3
-    done = callyard("prune", "results", "--function", "relax")
-    assert done.out == would.out.replace("would remove", "removed")
-    assert done.out.splitlines()[-1].startswith("removed 2 calls, ")
+    done = callyard("prune", "results", "--function", "relax", "--yes")
+    assert done == (0, total.replace("would remove", "removed"), "")
     assert [entry.function for entry in cache] == ["energy"]
+
+
+def test_prune_without_a_terminal_shows_and_removes_nothing(callyard, cache, three_calls):
+    ended = callyard("prune", "results", "--max-size", "0")
+    assert (ended.status, ended.out) == (1, "")
+    assert [line[:2] for line in lines(ended.err)[1:3]] == [["energy", "1"], ["relax", "2"]]
+    assert "would remove 3 calls, " in ended.err
+    assert ended.err.endswith(
+        "callyard prune: nothing was done, as there is no terminal to ask on: say --yes; --dry-run lists the calls\n"
+    )
+    assert len(cache) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "left"), [("y\n", 1), ("YES\n", 1), ("n\n", 3), ("\n", 3), ("", 3), ("yesterday\n", 3)]
+)
+def test_prune_asks_on_a_terminal(callyard, cache, three_calls, answer, text, left):
+    answer(text)
+    ended = callyard("prune", "results", "--function", "relax")
+    assert "would remove 2 calls, " in ended.err
+    assert "Remove them? [y/N] " in ended.err
+    assert len(cache) == left
+    assert ended.status == (1 if left == 3 else 0)
+    assert ("removed 2 calls, " in ended.out) == (left == 1)
+
+
+def test_prune_removes_what_was_shown_and_nothing_else(callyard, cache, store, three_calls, monkeypatch):
+    def meanwhile(*_: object) -> None:
+        store(1, output="stored anew", created=BEGAN + 100)
+        cache._directory.remove(three_calls[1])
+        store(4)
+
+    monkeypatch.setattr(prune, "confirm", meanwhile)
+    ended = callyard("prune", "results", "--max-size", "0")
+    assert "removed 1 call, " in ended.out
+    assert sorted(entry.key[:8] for entry in cache) == ["00000001", "00000004"]
 
 
 def test_prune_by_several_conditions(callyard, cache, store):
     keys = [store(number) for number in (1, 2, 3)]
-    ended = callyard("prune", "-C", "results", "--key", keys[0], "--key", keys[2][:8], "--older-than", "2w", "--json")
+    words = ["--key", keys[0], "--key", keys[2][:8], "--older-than", "2w", "--json", "-y"]
+    ended = callyard("prune", "-C", "results", *words)
     assert [row["key"] for row in json.loads(ended.out)] == [keys[0], keys[2]]
     assert cache.keys() == [keys[1]]
 
@@ -449,6 +517,7 @@ def test_prune_by_what_makes_no_sense(callyard, cache, store):
     ended = callyard("prune", "results", "--older-than", "long")
     assert ended.status == 2
     assert "--older-than: 'long' should be seconds" in ended.err
+    assert "--older-than: '30' has no unit" in callyard("prune", "results", "--older-than", "30", "--yes").err
     assert callyard("prune", "results", "--max-size", "many").status == 2
     assert len(cache) == 1
 

@@ -229,6 +229,20 @@ def test_several_keys_and_a_default_cache(
     assert callyard("cancel", str(submitted.cache), submitted.running[:10]).status == 0  # a directory comes first
 
 
+def test_all_are_cancelled_only_after_a_yes(callyard: Command, submitted: Submitted) -> None:
+    place = str(submitted.cache)
+    before = listed(callyard, submitted.cache)
+    refused = callyard("cancel", place, "--all")
+    assert (refused.status, refused.out) == (1, "")
+    assert refused.err.splitlines()[0].split() == ["FUNCTION", "CALLS", "SIZE", "FIRST", "LAST"]
+    assert refused.err.splitlines()[-1] == (
+        "callyard cancel: nothing was done, as there is no terminal to ask on: say --yes; "
+        "`callyard list` lists the calls"
+    )
+    assert [row["state"] for row in listed(callyard, submitted.cache)] == [row["state"] for row in before]
+    assert submitted.waiting in callyard("cancel", place, "--all", "--yes").out
+
+
 def test_inputs_of_waiting_calls_are_not_pruned(callyard: Command, submitted: Submitted, gate: Gate) -> None:
     ended = callyard("prune", str(submitted.cache), "--older-than", "0s")
     assert ended.out.splitlines()[-1] == "removed 0 calls, 0 B; the inputs of waiting calls stay"
@@ -245,8 +259,8 @@ def test_failed_jobs_that_are_pruned_are_counted(
     failed = ex.submit(calls.failing, journal, "failed")
     assert isinstance(failed.exception(), ValueError)
     ex.shutdown()
-    for word, options in (("would remove", ["--dry-run"]), ("removed", [])):
+    for word, options in (("would remove", ["--dry-run"]), ("removed", ["--yes"])):
         ended = callyard("prune", str(results), "--state", "failed", *options)
-        assert failed.key[:12] in ended.out
-        assert ended.out.splitlines()[-1] == f"{word} 1 call, 0 B"
+        assert ended.out.splitlines()[-2].split()[:2] == ["failing", "1"]
+        assert ended.out.splitlines()[-1] == f"{word} 1 call, 0 B, with the files and logs of 1 submission"
     assert callyard("prune", str(results), "--state", "failed").out == "removed 0 calls, 0 B\n"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from callyard.cache.directory import CacheDirectory
 from callyard.errors import CacheError
 from callyard.jobs.batch import BatchPart, CallOutcome, CallStart
-from callyard.jobs.list_job_calls import calls_of_jobs, prune_jobs
+from callyard.jobs.list_job_calls import calls_of_jobs, over_batches, without_result
 from callyard.jobs.spool import BatchDirectory
 
 
@@ -87,7 +87,7 @@ def test_any_file_may_be_damaged(folder: BatchDirectory, name: str, junk: str) -
     look(folder)
     fresh = BatchDirectory(folder.home, TOKEN)
     list(calls_of_jobs(folder.home))
-    prune_jobs(folder.home, None, None, True)
+    without_result(over_batches(folder.home, None, None))
     fresh.remove()
     assert not os.path.exists(folder.path)
 

@@ -158,7 +158,7 @@ def damaged(folder: BatchDirectory) -> BatchDirectory:
     return folder
 
 
-@pytest.mark.parametrize("words", [("check", "--repair"), ("prune", "--older-than", "0s")])
+@pytest.mark.parametrize("words", [("check", "--repair"), ("prune", "--older-than", "0s", "--yes")])
 @pytest.mark.parametrize(("phases", "goes"), KNOWN.values(), ids=KNOWN)
 def test_a_damaged_batch_goes_only_when_its_jobs_are_over(
     command: Callable[..., Ended],

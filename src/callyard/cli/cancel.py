@@ -1,6 +1,7 @@
 """Cancel calls that are jobs of a scheduler, submitted by any process.
 
-Futures that wait for these calls are cancelled too. Finished calls stay in the cache.
+Futures that wait for these calls are cancelled too. Finished calls stay in the cache. With --all the calls are shown
+first, and cancelled after a yes on the terminal; scripts say --yes.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs, find_job_calls
 from ..jobs.spool import CallOutcome
 from ..result_cache import Cache
 from ..utils.paths import expand
-from . import UsageError
+from . import UsageError, tables
 from .arguments import VARIABLE, add_json, add_place, from_environment, open_cache, print_json, the_job_call, to_change
+from .confirm import add_yes, confirm
+from .list_calls import row_of_job
 
 __all__ = ["configure", "run"]
 
@@ -27,6 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("--all", action="store_true", help="all calls that wait or run, instead of those named")
     parser.add_argument("--function", metavar="NAME", help="with --all: only calls of this function")
+    add_yes(parser)
     add_json(parser, "an object")
     add_place(parser, "KEY...", ", and the beginnings of the keys")
 
@@ -36,6 +40,10 @@ def run(options: argparse.Namespace) -> int:
     directory, beginnings = _place(options)
     cache = to_change(open_cache(options, directory))
     calls = _chosen(cache, options, beginnings)
+    if options.all and calls:
+        rows = [row_of_job(call) for call in calls]
+        preview = f"{tables.by_function(rows)}\n{tables.total(rows)}"
+        confirm(options, preview, "Cancel them?", "; `callyard list` lists the calls")
     _cancel(calls)
     if options.json:
         print_json({"cancelled": [{"key": call.known_as, "job": call.job} for call in calls]})

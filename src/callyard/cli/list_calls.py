@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(rows)
     elif rows:
-        print(as_text(rows, options.long))
+        print(as_text(rows, options.long), text.total(rows), sep="\n\n")
     else:
         print(f"no calls in {cache.path}")
     return 0

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-__all__ = ["fitted", "room", "short", "table", "value", "when"]
+from ..utils import quantities
+
+__all__ = ["by_function", "fitted", "room", "short", "table", "total", "value", "when"]
 
 _LEAST = 12  # the least characters of a shortened column
 
@@ -51,6 +54,33 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[s
         cells = [_cell(text, width, name in right) for text, width, name in zip(row, widths, head, strict=True)]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
+
+
+def by_function(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table of the calls of each function: how many, their size together, the first and last begin."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["function"], []).append(row)
+    lines = [(name, f"{len(calls):,}", _size(calls), *_span(calls)) for name, calls in sorted(groups.items())]
+    return table(("FUNCTION", "CALLS", "SIZE", "FIRST", "LAST"), lines, frozenset(("CALLS", "SIZE")), "FUNCTION")
+
+
+def _size(rows: Sequence[Mapping[str, Any]]) -> str:
+    return quantities.size(sum(row["size"] or 0 for row in rows))
+
+
+def _span(rows: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
+    """Return the first and the last begin of calls; two empty texts if none has begun."""
+    begun = sorted(datetime.fromisoformat(row["created"]) for row in rows if row["created"])
+    return (when(begun[0]), when(begun[-1])) if begun else ("", "")
+
+
+def total(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the number of calls in each state and their size, as "3 calls: 2 finished, 1 running; 14.8 kB"."""
+    states = Counter(row["state"] for row in rows)
+    parts = ", ".join(f"{count:,} {state}" for state, count in states.items())
+    stored = any(row["size"] is not None for row in rows)
+    return f"{quantities.calls(len(rows))}: {parts}" + (f"; {_size(rows)}" if stored else "")
 
 
 def _cell(text: str, width: int, right: bool) -> str:

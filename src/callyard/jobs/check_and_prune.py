@@ -10,7 +10,7 @@ from typing import Any
 
 from ..cache.claims import Claims, UnreadableClaim
 from ..cache.directory import CacheDirectory, is_key
-from ..cache.entry import Entry
+from ..cache.entry import Entry, open_entry
 from ..cache.format.record_file import DamagedFile, read
 from ..cache.inspect.find import age, entries, keys_by_age, volume
 from ..errors import CacheError, UnsafeCache, VersionMismatch
@@ -19,7 +19,7 @@ from .find_batches import unreadable_batches
 from .list_job_calls import needed_keys
 from .spool import BatchDirectory
 
-__all__ = ["Check", "JobsAreOver", "Problem", "check", "is_free", "prune", "prune_damaged"]
+__all__ = ["Check", "JobsAreOver", "Problem", "check", "is_free", "over_and_damaged", "prune", "remove"]
 
 JobsAreOver = Callable[[BatchDirectory], bool]
 _STATES = ("finished", "failed")
@@ -124,16 +124,14 @@ def is_free(batch: BatchDirectory, jobs_are_over: JobsAreOver | None) -> bool:
     return not batch.may_have_jobs() or (jobs_are_over is not None and jobs_are_over(batch))
 
 
-def prune_damaged(directory: CacheDirectory, before: float | None, dry_run: bool, over: JobsAreOver) -> list[str]:
-    """Remove the damaged batches that nobody has changed since a time, and whose jobs are over; return their paths."""
-    removed = []
+def over_and_damaged(directory: CacheDirectory, before: float | None, over: JobsAreOver) -> list[BatchDirectory]:
+    """Return the damaged batches that nobody has changed since a time, and whose jobs are over."""
+    found = []
     for batch, error in unreadable_batches(directory):
         changed = os.stat(batch.path).st_mtime
         if not isinstance(error, UnsafeCache) and (before is None or changed < before) and is_free(batch, over):
-            removed.append(batch.path)
-            if not dry_run:
-                batch.remove()
-    return removed
+            found.append(batch)
+    return found
 
 
 # ------------------------------------------------------------------ all other files
@@ -210,13 +208,25 @@ def prune(
         raise CacheError(f"state is 'finished' or 'failed', not {state!r}")
     most = None if max_size is None else volume(max_size)
     meets = _filter(older_than, larger_than, function, state)
-    if not dry_run:
-        Claims(directory).sweep()
-        directory.sweep()
     found: Iterable[Entry] = filter(meets, entries(directory, keys_by_age(directory) if keys is None else keys))
     if most is not None:
         found = _beyond(list(found), most)
-    return [entry for entry in _idle(directory, found) if dry_run or directory.remove(entry.key)]
+    return list(_idle(directory, found)) if dry_run else remove(directory, found)
+
+
+def remove(directory: CacheDirectory, found: Iterable[Entry]) -> list[Entry]:
+    """Remove the entries that are idle and still as they were found, and the files left by ended processes."""
+    Claims(directory).sweep()
+    directory.sweep()
+    return [entry for entry in _idle(directory, found) if _is_there(directory, entry) and directory.remove(entry.key)]
+
+
+def _is_there(directory: CacheDirectory, entry: Entry) -> bool:
+    """Return True unless the entry has been removed, or stored anew, since it was found."""
+    try:
+        return open_entry(directory, entry.key) == entry
+    except (FileNotFoundError, CacheError):
+        return False
 
 
 def _filter(older_than: Any, larger_than: Any, function: str | None, state: str | None) -> Callable[[Entry], bool]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from .call_files import follow_moves
 from .find_batches import folders, folders_by_age
 from .spool import ENDED, BatchDirectory, CallStart
 
-__all__ = ["JobCallStatus", "calls_of_jobs", "find_job_calls", "needed_keys", "prune_jobs"]
+__all__ = ["JobCallStatus", "calls_of_jobs", "find_job_calls", "needed_keys", "over_batches", "without_result"]
 
 
 @dataclass(frozen=True)
@@ -158,18 +158,18 @@ def _keys_of_inputs(home: CacheDirectory, inputs: tuple[CallInput, ...]) -> Iter
             yield key
 
 
-def prune_jobs(home: CacheDirectory, before: float | None, function: str | None, dry_run: bool) -> list[JobCallStatus]:
-    """Remove the batches that have ended and were submitted before a time, with the output of their calls.
+def over_batches(home: CacheDirectory, before: float | None, function: str | None) -> list[BatchDirectory]:
+    """Return the batches that have ended and were submitted before a time, all of whose calls are of a function."""
+    return [folder for folder in folders(home) if _is_meant(folder, before, function)]
 
-    Return their calls without a result.
-    """
-    removed: list[JobCallStatus] = []
-    for folder in [folder for folder in folders(home) if _is_meant(folder, before, function)]:
+
+def without_result(batches: Iterable[BatchDirectory]) -> list[JobCallStatus]:
+    """Return the calls of these batches that have no result, and so no entry."""
+    found: list[JobCallStatus] = []
+    for folder in batches:
         with suppress(OSError, CacheError):
-            removed += [call for call in _calls_of(folder) if call.state != "finished"]
-        if not dry_run:
-            folder.remove()
-    return removed
+            found += [call for call in _calls_of(folder) if call.state != "finished"]
+    return found
 
 
 def _is_meant(folder: BatchDirectory, before: float | None, function: str | None) -> bool:

@@ -111,7 +111,7 @@ def test_cancelling_from_the_command_line(
 ) -> None:
     future = ex.submit(calls.hold, str(tmp_path))
     until(lambda: len(calls.starts(tmp_path)) == 1)
-    assert main(["cancel", str(results), "--all"]) == 0
+    assert main(["cancel", str(results), "--all", "--yes"]) == 0
     assert str(future.job_id) in capsys.readouterr().out
     with pytest.raises(JobCancelled, match="cancelled"):
         future.result()

@@ -114,23 +114,28 @@ def _of_function(found: Iterable[Entry], function: str, but: str) -> Iterator[En
 
 
 def age(value: object) -> float:
-    """Return seconds, from a number of them, a timedelta, or a text as "30d"."""
+    """Return seconds, from a number of them, a timedelta, or a text with a unit, as "30d"."""
     if isinstance(value, timedelta):
         return value.total_seconds()
     return _amount(value, SECONDS, "s", 'seconds, a timedelta, or a text as "90min", "12h", "30d" or "2w"')
 
 
 def volume(value: object) -> float:
-    """Return bytes, from a number of them or a text as "1GB"."""
+    """Return bytes, from a number of them or a text with a unit, as "1GB"."""
     return _amount(value, FILE_SIZES, "b", 'a number of bytes, or a text as "500 kB", "1GB" or "2GiB"')
 
 
 def _amount(value: object, units: Mapping[str, int], unit: str, wanted: str) -> float:
-    number = math.nan
+    """Return a number as it is, and a text by its unit; a text has one, because "30" may mean days, and removes all."""
+    number, lacks = math.nan, ""
     if isinstance(value, str):
-        number = measured(value, units, unit)
+        number, bare = measured(value, units), measured(value, units, unit)
+        if bare == 0:  # in any unit
+            number = bare
+        elif math.isnan(number) and not math.isnan(bare):
+            lacks = "has no unit: it "
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         number = float(value)
     if not 0 <= number < math.inf:
-        raise CacheError(f"{value!r} should be {wanted}")
+        raise CacheError(f"{value!r} {lacks}should be {wanted}")
     return number
