@@ -31,6 +31,10 @@ ADDRESS = Address(("ssh",), "far", "", "python3", ())
 OPENING = Opening(b"", "run", True, "use", False)
 
 
+def anything(resources: Resources) -> None:
+    """Let all resources pass."""
+
+
 class Silence:
     """A stream without a byte."""
 
@@ -150,7 +154,7 @@ class Ending:
 @pytest.mark.parametrize("detached", [False, True])
 def test_a_gateway_that_ends_at_once_is_not_started_for_ever(detached: bool) -> None:
     Ending.count = 0
-    backend = GatewayBackend(ADDRESS, detached, OPENING, "far", Ending)  # type: ignore[arg-type]
+    backend = GatewayBackend(ADDRESS, detached, OPENING, "far", anything, Ending)  # type: ignore[arg-type]
     future = backend.submit(abs, (1,), {}, Resources())
     with pytest.raises(CallyardError, match=r"the gateway on far ended before it took calls \(MemoryError: no room\)"):
         future.result(PATIENCE)
@@ -162,7 +166,7 @@ def test_nobody_waits_for_a_login_that_is_not_wanted_any_more(tmp_path: Path) ->
     """As after Ctrl-C. This `ssh` waits for as long as its standard input is open."""
     (tmp_path / "ssh").write_text("#!/bin/sh\nexec cat >/dev/null\n")
     (tmp_path / "ssh").chmod(0o700)
-    backend = GatewayBackend(ADDRESS._replace(command=(str(tmp_path / "ssh"),)), False, OPENING, "far")
+    backend = GatewayBackend(ADDRESS._replace(command=(str(tmp_path / "ssh"),)), False, OPENING, "far", anything)
     future = backend.submit(abs, (1,), {}, Resources())
     backend.kill(15)
     backend.close(True)
@@ -192,7 +196,7 @@ def test_calls_that_could_not_be_handed_over_at_the_end_are_told() -> None:
         backend.wait_for_end()
 
     gone: PlainFuture[None] = PlainFuture()
-    backend = GatewayBackend(ADDRESS, True, OPENING, "far", refused)
+    backend = GatewayBackend(ADDRESS, True, OPENING, "far", anything, refused)
     backend.submit(abs, (1,), {}, Resources())
     backend.begin_end()
     with pytest.warns(UserWarning, match="1 call may not have been submitted on far: no connection to far: the login"):
