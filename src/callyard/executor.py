@@ -25,7 +25,7 @@ from .backends.registry import open_backend, other_resources
 from .dependencies.map_chunks import run_chunk
 from .errors import ResourceError
 from .errors.suggestions import strict
-from .futures import Future, batched, before_sleep
+from .futures import Future, batched, before_sleep, unasked
 from .report.progress import Progress
 from .resources import Resources
 from .utils import interpreter_exit
@@ -274,6 +274,9 @@ class Executor(StandardExecutor):
         except BaseException:  # raised from outside, as by the handler of an alarm
             self.shutdown(wait=False)
             raise
+        finally:
+            if error is not None:  # it tells of the trouble
+                unasked.forget_all()
 
     def _leave(self, error: BaseException | None) -> None:
         if is_interrupt(error):
@@ -302,6 +305,7 @@ class _Running:
         self.backend = backend
         self.progress = progress
         self.closed = False
+        self._silent = False
         self._closer = weakref.finalize(self, backend.close, False)  # when neither executor nor view is left
         self._closer.atexit = False
 
@@ -314,16 +318,27 @@ class _Running:
         self.backend.close(wait)
         # Last: if an exception interrupts the above, the backend is still closed when the executor is collected.
         self._closer.detach()
+        if wait and self._silent:
+            self._silent = False
+            unasked.end_silence()
         if wait and self.progress is not None:
             self.progress.close()
 
     def kill(self, signum: int) -> None:
         self.closed = True
+        self._be_silent()
         self.backend.kill(signum)
 
     def interrupt(self) -> None:
         self.closed = True
+        self._be_silent()
         self.backend.interrupt()
+
+    def _be_silent(self) -> None:
+        """Tell of no failures until the end of the executor: its calls end because the user wants it."""
+        if not self._silent:
+            self._silent = True
+            unasked.begin_silence()
 
 
 def _check_depth() -> None:

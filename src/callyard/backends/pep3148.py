@@ -263,6 +263,6 @@ def _known(args: Any, kwargs: Any) -> Any:
 
 def _await(future: Future[Any]) -> None:
     try:
-        future.exception()
+        future.peek_exception()
     except CancelledError:
         pass

@@ -56,6 +56,7 @@ class _Waiting:
         if source.cancelled():
             self.call.cancel()
         elif (failure := failure_of(source)) is not None:
+            self.call.fails_because_of(source)
             self.call.fail(DependencyFailure(failure, self.call.name, name_of(source)))
         elif again:  # perhaps the source is counted, and perhaps the call has started, so a start may be the second
             self.call.cancel()
@@ -95,7 +96,9 @@ def failure_of(future: Any) -> Lazy | None:
         packed = future.packed_failure()
         if packed is not None:
             return packed
-    error = future.exception()
+        error = future.peek_exception()
+    else:
+        error = future.exception()
     return None if error is None else RaisedException(error)
 
 

@@ -181,10 +181,11 @@ def _end_alike(source: StandardFuture[Any], target: Future[Any]) -> bool:
     if isinstance(source, Future):
         if not source.failed():
             return False
+        target.fails_because_of(source)
         packed = source.packed_failure()
         if packed is not None:  # passed on unopened, because perhaps no thread of this process ever asks for the error
             return target.fail(packed)
-    error = source.exception()
+    error = source.peek_exception() if isinstance(source, Future) else source.exception()
     return error is not None and target.fail_with(error)
 
 

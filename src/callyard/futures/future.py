@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..errors import UnreadableCall
 from ..utils.locks import let_go, under
 from ..utils.public_names import public_names
+from . import unasked
 from .future_state import ENDED, FutureState
 from .lazy import DerivedResult, Lazy
 from .waiting import endless_wait, futures_lock, log_broken_callback
@@ -132,14 +133,41 @@ class Future(FutureState[T]):
 
     def fail(self, packed: Lazy) -> bool:
         """End with a packed error, to be opened on demand; return False if the future had ended."""
-        return self._end(FINISHED, packed, None, _STILL_PACKED)
+        is_new = self._note(packed)
+        return self._end(FINISHED, packed, None, _STILL_PACKED) or self._had_ended(is_new)
 
     def pass_again_on(self, arguments: Lazy) -> None:
         raise NotImplementedError
 
     def fail_with(self, error: BaseException) -> bool:
         """End with an error of this process; return False if the future had ended."""
-        return self._end(FINISHED, None, None, error)
+        is_new = self._note(error)
+        return self._end(FINISHED, None, None, error) or self._had_ended(is_new)
+
+    def _note(self, failure: Lazy | BaseException) -> bool:
+        """Note a failure before the end, as a waiting thread asks at once; return False if it was noted before."""
+        if hasattr(self, "_failure"):
+            return False
+        self._failure = unasked.note(self.name, failure)
+        return True
+
+    def _had_ended(self, is_new: bool) -> bool:
+        """Take back the note of a failure that does not count, as the future has another end; return False."""
+        if is_new and not self.failed():
+            self.asked()
+        return False
+
+    def fails_because_of(self, source: object) -> None:
+        """Give this future, which is about to fail, the failure of `source`: to ask for one is to ask for both."""
+        number = getattr(source, "_failure", None)
+        if number is not None and not hasattr(self, "_failure"):
+            self._failure = number
+
+    def asked(self) -> None:
+        """Declare that the user has the failure of this future, or never will have the future."""
+        number = getattr(self, "_failure", None)
+        if number is not None:
+            unasked.asked(number)
 
     def again(self) -> None:
         """Go back from running to pending, because the call is going to run once more."""
@@ -158,6 +186,11 @@ class Future(FutureState[T]):
         """Return the packed error of the future; None without an error, or after the error was opened."""
         packed = self._packed  # read first: another thread may be opening the error now
         return packed if self._exception is _STILL_PACKED else None
+
+    def peek_exception(self) -> BaseException | None:
+        """Return what `exception()` does, for the rest of the package: the user has not asked."""
+        self._wait(None)
+        return self._exception
 
     # -- for users -------------------------------------------------------------------------------------
 
@@ -218,6 +251,7 @@ class Future(FutureState[T]):
         try:
             self._wait(timeout)
             if self._exception is not None:
+                self.asked()
                 raise self._exception
             return self._result  # type: ignore[return-value]  # `cast` would be a call
         finally:
@@ -235,6 +269,8 @@ class Future(FutureState[T]):
             RuntimeError: a callback waits for a future that only its own thread could end.
         """
         self._wait(timeout)
+        if self._exception is not None:
+            self.asked()
         return self._exception
 
     def _wait(self, timeout: float | None) -> None:
@@ -268,6 +304,7 @@ class Future(FutureState[T]):
         """Return state, result and exception at once, for asyncio of Python 3.15, which calls this for `result()`."""
         if self._packed is not None:
             self._open()
+        self.asked()
         return super()._get_snapshot()  # type: ignore[misc]
 
     def _open(self) -> None:

@@ -43,6 +43,7 @@ class FutureState(StandardFuture[T]):
         *("_done_callbacks", "_exception", "_packed", "_result", "_sleeping", "_state"),
         *("_standard_waiters", "_waiters_to_notify"),
         *("name", "on_cancel"),
+        "_failure",  # the number of the failure in `unasked`, set before the future fails
     )
 
     def __init__(self, name: str = "call", on_cancel: Callable[[], object] | None = None) -> None:

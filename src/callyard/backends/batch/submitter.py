@@ -298,7 +298,7 @@ class Canceller:
         """Write down the failure of a call with one of its inputs: the scheduler may end the job without an outcome."""
         if not call.ours or call.future.cancelled() or directory.ended(number) is not None:
             return False
-        error = call.future.exception()
+        error = call.future.peek_exception()
         if error is None:
             return False
         write_down(directory, number, failed(error))

@@ -342,7 +342,7 @@ class SharedCall(PendingCall):
         run = self._run or CachedRun(self._request(), self.settings.cache._directory, None)
         if inner.failed():
             if self.settings.cache.failures:  # only then: otherwise it need not be opened here
-                error: Any = inner.exception()
+                error: Any = inner.peek_exception()
                 run.failed(error, str(error.__cause__ or error), 0.0, self._arguments_with_results)
             run.release()
         else:
@@ -368,6 +368,8 @@ class SharedCall(PendingCall):
     def _finish(self, end: Callable[[CachedFuture], object]) -> None:
         """End the futures, the only way to an end; let go of the claim and of the backend's future."""
         futures = self._context.pending.end(self)
+        if not futures and self.inner is not None:  # all have left: no user can ask for its failure
+            self.inner.asked()
         interruptions = [error for future in futures if (error := _interruption(end, future)) is not None]
         self.drop_futures()
         if self._run is not None:
@@ -406,8 +408,9 @@ def _end_like(future: CachedFuture, inner: Future[Any], token: bytes | None) -> 
     if inner.cancelled():
         future.left()
     elif inner.failed():
+        future.fails_because_of(inner)
         packed = inner.packed_failure()
-        future.answered(packed, None, None if packed is not None else inner.exception(), failed=True)
+        future.answered(packed, None, None if packed is not None else inner.peek_exception(), failed=True)
     else:
         packed = inner._packed
         future.answered(packed, token, None if packed is not None else inner.result())

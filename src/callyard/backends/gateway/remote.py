@@ -363,6 +363,7 @@ def _answer(number: int, future: Future[Any]) -> Iterator[Any]:
         future.take()
         if not future.failed():
             return _result(number, future)
+        future.asked()  # by the other side
         packed = future.packed_failure()
         error = packed.load() if packed is not None else future.exception()
         assert error is not None, "the call has failed"

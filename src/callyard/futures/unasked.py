@@ -1,0 +1,94 @@
+"""Failures that no thread has asked for: one line when the program ends, as asyncio has for its tasks.
+
+A failure has a number from the moment in which its future fails. The futures that fail because of that one (parts of
+the result, calls that take it as an argument) have the same number, so to ask any of them is to ask for the failure.
+Only failures take steps here; a future with a result takes none.
+
+The line is told at `atexit`: until then a program may ask, also after the end of a `with` block. Each operation on the
+tables is atomic, because failures come from any thread, and from finalizers in the middle of anything.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+from contextlib import suppress
+from itertools import count
+
+from .lazy import Lazy
+
+__all__ = ["asked", "begin_silence", "end_silence", "forget_all", "note", "tell"]
+
+_log = logging.getLogger("callyard")
+_KEPT = 20  # failures kept to be shown: of others only the name, as an error may hold large objects
+_LONGEST = 300  # characters of the first error
+
+_numbers = count()
+_silent: list[None] = []  # one for each executor whose workers were ended on purpose, and which has not ended
+_names: dict[int, str] = {}  # of the called functions, by number, the earliest first
+_failures: dict[int, Lazy | BaseException] = {}
+
+
+def note(name: str, failure: Lazy | BaseException) -> int:
+    """Note a failure of a call, and return its number."""
+    number = next(_numbers)
+    if len(_failures) < _KEPT:
+        _failures[number] = failure
+    _names[number] = name
+    return number
+
+
+def asked(number: int) -> None:
+    """Forget a failure, because a thread has asked for it."""
+    _names.pop(number, None)
+    _failures.pop(number, None)
+
+
+def forget_all() -> None:
+    """Forget all failures so far, because an exception tells of the trouble."""
+    _names.clear()
+    _failures.clear()
+
+
+def begin_silence() -> None:
+    """Tell of nothing, because an executor ends its workers on purpose, and with them their calls."""
+    _silent.append(None)
+
+
+def end_silence() -> None:
+    """Tell of later failures again, and of none so far, as that executor has ended."""
+    forget_all()
+    _silent.pop()
+
+
+def tell() -> None:
+    """Log one line about the failures that no thread has asked for, if there are any, and forget them."""
+    names, failures = _names.copy(), _failures.copy()
+    forget_all()
+    if not names or _silent:
+        return
+    first = min(names)
+    what = "1 call of Callyard has failed, and its result was" if len(names) == 1 else (
+        f"{len(names):,} calls of Callyard have failed, and their results were"
+    )  # fmt: skip
+    error = _as_text(failures.get(first))
+    _log.warning(
+        "%s never asked for; the first: %r%s. Ask with future.result() or future.exception()", what, names[first], error
+    )
+
+
+def _as_text(failure: Lazy | BaseException | None) -> str:
+    """Return the words of an error after the name of its call; "" for one that is not kept, or cannot be opened."""
+    text = ""
+    with suppress(Exception, SystemExit):  # from the user's code, which opens it
+        error = failure if failure is None or isinstance(failure, BaseException) else failure.load()
+        if error is not None:
+            text = " ".join(f" raised {type(error).__name__}: {error}".split())
+            text = f" {text.removesuffix(':')}"
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+
+
+atexit.register(tell)
+if hasattr(os, "register_at_fork"):  # a forked child did not submit these calls
+    os.register_at_fork(after_in_child=forget_all)
