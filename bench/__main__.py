@@ -12,7 +12,7 @@ from pathlib import Path
 from bench import peers, report, scale, table
 from bench.run import ROOT, Outcome, run
 
-SLURM = ("jobs", "allocation")
+SLURM = ("jobs", "allocation", "node-array", "node-one", "node-many")
 FLUX = ("flux-jobs", "flux-graph", "flux-live")
 
 

@@ -200,9 +200,10 @@ PEERS = (
         partial(_local, disable_dependencies=True),
         memory=_option(_blocks_nodeps, "cache_directory"),  # with dependencies, polling hides what it costs
     ),
-    # Of Slurm's and Flux's rows alone: see slurm.py and flux.py.
+    # Of Slurm's and Flux's rows alone: see slurm.py, flux.py and node_data.py.
     Peer("sbatch", "sbatch by hand", "subprocess:run", _here, workers=False),
     Peer("flux", "flux by hand", "subprocess:run", _here, workers=False),
+    Peer("tls", "bare TLS", "ssl:SSLContext", _here, workers=False),
     Peer("submitit", "submitit", "submitit:AutoExecutor", _here, workers=False),
     Peer("dask", "Dask", "distributed:LocalCluster", _dask, dependencies=True),
     Peer("ray", "Ray", "ray:init", _ray, partial(_ray, max_calls=1), True),

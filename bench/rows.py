@@ -29,6 +29,7 @@ class Effort:
     seconds: float = 1.0
     pending: int = 10_000
     array: int = 8_000_000  # float64, so 64 MB
+    node_array: int = 25_000_000  # 200 MB
     chain: int = 300
     leaves: int = 1_024
     many: int = 100_000  # compared with a tenth of it
@@ -38,7 +39,16 @@ class Effort:
 
 
 QUICK = Effort(
-    seconds=0.2, pending=1_000, array=1_000_000, chain=50, leaves=128, many=10_000, cached=100, jobs=10, live=200
+    seconds=0.2,
+    pending=1_000,
+    array=1_000_000,
+    node_array=1_000_000,
+    chain=50,
+    leaves=128,
+    many=10_000,
+    cached=100,
+    jobs=10,
+    live=200,
 )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
-from bench import flux, memories, rows, slurm
+from bench import flux, memories, node_data, rows, slurm
 from bench.peers import Peer
 
 Measure = Callable[[Peer, rows.Effort], float]
@@ -38,6 +39,10 @@ def with_jobs(peer: Peer) -> bool:
 
 def inside_allocations(peer: Peer) -> bool:
     return peer.name in slurm.LIVE
+
+
+def with_node_data(peer: Peer) -> bool:
+    return peer.name in {*slurm.LIVE, "tls"} - {"executorlib-nodeps"}
 
 
 def with_flux_jobs(peer: Peer) -> bool:
@@ -188,6 +193,34 @@ ROWS = (
         ("executorlib", "allocation"),
         True,
         inside_allocations,
+    ),
+    Row(
+        "node-array",
+        "200 MB array to a node and a new one back",
+        "MB/s",
+        node_data.array_rate,
+        0.8,
+        ("tls", "node-array"),
+        True,
+        with_node_data,
+    ),
+    Row(
+        "node-one",
+        "16 MB array to a call on two nodes",
+        "ms",
+        partial(node_data.shared_time, calls=1),
+        1,
+        ("executorlib", "node-one"),
+        takes=inside_allocations,
+    ),
+    Row(
+        "node-many",
+        "the same array to 16 calls there",
+        "ms",
+        partial(node_data.shared_time, calls=node_data.CALLS),
+        2.5,
+        ("callyard", "node-one"),
+        takes=inside_allocations,
     ),
     Row(
         "flux-jobs",

@@ -25,6 +25,10 @@ def negative(array: Any) -> Any:
     return -array
 
 
+def length(array: Any) -> int:
+    return len(array)
+
+
 def hold(fifo: str) -> None:
     """Keep a worker busy: opening meets the driver, so it knows that we run; reading ends when it lets go."""
     with open(fifo) as gate:

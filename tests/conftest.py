@@ -68,6 +68,9 @@ CAPABILITIES: dict[str, Callable[[], bool]] = {
     "flux": lambda: not WHY_NOT["flux"](),
     "gridengine": lambda: not WHY_NOT["gridengine"](),
     "ssh": lambda: not WHY_NOT["ssh"](),
+    "csh": lambda: _program("csh"),
+    "fish": lambda: _program("fish"),
+    "dash": lambda: _program("dash"),
     "linux": lambda: sys.platform == "linux",
     "daemon": lambda: sys.platform == "linux",  # one that the tests can find and end
     "netns": functools.cache(_can_make_networks),

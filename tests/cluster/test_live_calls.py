@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from callyard.backends.cluster import LocalLaunch
 from callyard.cluster.base import AgentProcess, RanksToStart, StartedAgents
 from callyard.errors import ResourceError, SchedulerError, TimeLimitExceeded, WorkerLost
 from callyard.pool.mpi_launcher import SingleLauncher
+from callyard.serialize.shared_memory import Memory
+from callyard.transport.channel import Listener
 
 Make = Callable[..., Executor]
 
@@ -192,6 +194,30 @@ def test_large_data_there_and_back(make: Make) -> None:
     both[0][0] = 1  # it is the caller's own
 
 
+@pytest.mark.needs("numpy")
+def test_a_large_argument_crosses_to_a_node_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    ex = make(count=1)
+    crossed: list[tuple[int, int]] = []
+
+    def send(self: Listener, peer: int, head: bytes, beside: Sequence[Memory] = ()) -> None:
+        crossed.extend((id(memory), memory.size) for memory in beside)
+        sent(self, peer, head, beside)
+
+    sent = Listener.send
+    monkeypatch.setattr(Listener, "send", send)
+    array = np.arange(1_000_000, dtype="f8")
+    assert [future.result() for future in [ex.submit(np.sum, array) for _ in range(20)]] == [array.sum()] * 20
+    assert [size for _, size in crossed] == [8_000_000]
+    agent = Inside(ex).driver._agents._by_name["n1"]
+    ex.submit(same, 1).result()
+    until(lambda: not agent._buffers._numbers)  # and is forgotten with the last call
+    array[0] = 1
+    assert ex.submit(np.sum, array).result() == array.sum()
+    assert len(crossed) == 2
+
+
 def test_a_result_of_one_node_feeds_a_call_on_the_other(make: Make, gate: Gate) -> None:
     ex = make(count=2)
     Inside(ex).are_there(2)
@@ -283,6 +309,18 @@ def test_functions_that_are_gone_are_forgotten(make: Make) -> None:
     del function
     assert ex.submit(same, 1).result() == 1
     assert len(agent._functions._known) - len(agent._functions._dropped) <= 3
+
+
+def test_an_idle_driver_lets_nodes_forget_what_its_user_drops(make: Make) -> None:
+    ex = make(count=1)
+    large = ex.submit(bytes, 1 << 20)
+    assert ex.submit(len, large).result() == 1 << 20
+    driver = Inside(ex).driver
+    (agent,) = driver._agents._by_peer.values()
+    until(lambda: driver._asleep)
+    assert agent._buffers._numbers
+    del large
+    until(lambda: not agent._buffers._numbers)
 
 
 # -- several nodes -----------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ class Backend(NamedTuple):
     remembers: bool = False
     detached: bool = False
     nodes: str = ""
-    core: bool = False  # only what is marked so: it is slow, and differs little from another one
+    only: frozenset[str] = frozenset()  # tests with one of these marks: it is slow, and differs little from another one
     cluster: str = "slurm"
     ssh: bool = False  # in front of it is a gateway, which a real SSH server starts
 
@@ -91,41 +91,44 @@ _LOCAL = frozenset(
 _ONE_NODE = _LOCAL | {"one node"}
 _THREADS = frozenset(["same objects", "any function", "workers", "again"])
 _JOBS = frozenset(["processes", "any function", "snapshot", "explains", "resources", "initializer"])
+_SMOKE = frozenset({"smoke"})
+_CORE = _SMOKE | {"core"}
 BACKENDS = {
     "local": Backend(_ONE_NODE | {"runs again"}),
     "local with a cache": Backend(_ONE_NODE, remembers=True),
-    "local by SSH": Backend((_ONE_NODE | {"runs again"}) - {"workers"}, ssh=True, core=True),
-    "local by SSH with a cache": Backend(_ONE_NODE - {"workers"}, remembers=True, ssh=True, core=True),
+    "local by SSH": Backend((_ONE_NODE | {"runs again"}) - {"workers"}, ssh=True, only=_CORE),
+    "local by SSH with a cache": Backend(_ONE_NODE - {"workers"}, remembers=True, ssh=True, only=_SMOKE),
     "threads": Backend(_THREADS | {"runs again"}, _thread_pool),
     "threads with a cache": Backend(_THREADS, _thread_pool, remembers=True),
     "processes": Backend(frozenset({"processes", "runs again", "workers", "again"}), _process_pool),
-    "slurm detached": Backend(_JOBS | {"runs again"}, detached=True, core=True),
+    "slurm detached": Backend(_JOBS | {"runs again"}, detached=True, only=_CORE),
     "slurm detached with a cache": Backend(_JOBS, remembers=True, detached=True),
-    "local detached": Backend(_JOBS | {"runs again"}, detached=True, core=True, cluster="daemon"),
-    "local detached with a cache": Backend(_JOBS, remembers=True, detached=True, cluster="daemon"),
-    "flux detached": Backend(_JOBS | {"runs again"}, detached=True, cluster="flux"),
-    "flux detached with a cache": Backend(_JOBS, remembers=True, detached=True, cluster="flux"),
-    "gridengine detached": Backend(_JOBS | {"runs again"}, detached=True, core=True, cluster="gridengine"),
+    "local detached": Backend(_JOBS | {"runs again"}, detached=True, only=_SMOKE, cluster="daemon"),
+    "local detached with a cache": Backend(_JOBS, remembers=True, detached=True, only=_CORE, cluster="daemon"),
+    "flux detached": Backend(_JOBS | {"runs again"}, detached=True, only=_SMOKE, cluster="flux"),
+    "flux detached with a cache": Backend(_JOBS, remembers=True, detached=True, only=_CORE, cluster="flux"),
+    "gridengine detached": Backend(_JOBS | {"runs again"}, detached=True, only=_SMOKE, cluster="gridengine"),
     "slurm live": Backend(_LOCAL | {"runs again"}, nodes="allocated"),
-    "slurm live with a cache": Backend(_LOCAL, remembers=True, nodes="allocated", core=True),
-    "flux live": Backend(_LOCAL | {"runs again"}, nodes="allocated", core=True, cluster="flux"),
-    "slurm asked for nodes": Backend(_LOCAL | {"runs again"}, nodes="asked for", core=True),
+    "slurm live with a cache": Backend(_LOCAL, remembers=True, nodes="allocated", only=_CORE),
+    "flux live": Backend(_LOCAL | {"runs again"}, nodes="allocated", only=_CORE, cluster="flux"),
+    "slurm asked for nodes": Backend(_LOCAL | {"runs again"}, nodes="asked for", only=_CORE),
 }
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "feature(*names): only for backends that have these")
     config.addinivalue_line("markers", "core: the heart of the contract, for slow backends that differ little")
+    config.addinivalue_line("markers", "smoke: of the core the few that show whether a backend does its own part")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         needed = {name for mark in metafunc.definition.iter_markers("feature") for name in mark.args}
-        core = metafunc.definition.get_closest_marker("core") is not None
+        marks = {mark.name for mark in metafunc.definition.iter_markers()}
         names = [
             pytest.param(name, marks=backend.marks)
             for name, backend in BACKENDS.items()
-            if needed <= backend.features and (core or not backend.core)
+            if needed <= backend.features and (not backend.only or backend.only & marks)
         ]
         metafunc.parametrize("backend", names, indirect=True, scope="session")
 

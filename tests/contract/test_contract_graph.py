@@ -235,7 +235,7 @@ def test_a_long_path_is_cut(ex: Executor) -> None:
     assert len(note) < 300
 
 
-@pytest.mark.core
+@pytest.mark.smoke
 def test_a_failure_does_not_wait_for_the_others(ex: Executor, gate: Gate) -> None:
     slow, failing = ex.submit(gate.hold), ex.submit(calls.divide, 1, 0)
     with pytest.raises(ZeroDivisionError):
@@ -243,7 +243,7 @@ def test_a_failure_does_not_wait_for_the_others(ex: Executor, gate: Gate) -> Non
     assert not slow.done()
 
 
-@pytest.mark.core
+@pytest.mark.smoke
 def test_cancellation_travels(make: Make, gate: Gate) -> None:
     ex = make(1)
     ex.submit(gate.hold)

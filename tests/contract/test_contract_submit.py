@@ -76,7 +76,7 @@ def test_a_running_call_cannot_be_cancelled(ex: Executor, gate: Gate) -> None:
     assert future.result() == "done"
 
 
-@pytest.mark.core
+@pytest.mark.smoke
 def test_cancelled_calls_do_not_run(make: Make, gate: Gate, tmp_path: Path) -> None:
     ex = make(1)
     ex.submit(gate.hold)
@@ -293,7 +293,7 @@ def test_many_threads_submit(ex: Executor, some: Some) -> None:
     assert results == {n: [n + i for i in range(each)] for n in range(count)}
 
 
-@pytest.mark.core
+@pytest.mark.smoke
 def test_no_more_at_once_than_max_workers(make: Make, gate: Gate) -> None:
     ex = make(1)
     first, second = ex.submit(gate.hold, 1), ex.submit(gate.hold, 2)
@@ -467,7 +467,7 @@ def test_no_calls_after_shutdown(ex: Executor) -> None:
     assert "shut down" in repr(ex)
 
 
-@pytest.mark.core
+@pytest.mark.smoke
 def test_shutdown_without_waiting(ex: Executor, gate: Gate) -> None:
     future = ex.submit(gate.hold, 1)
     dependent = ex.submit(calls.successor, future)
@@ -477,7 +477,7 @@ def test_shutdown_without_waiting(ex: Executor, gate: Gate) -> None:
     assert dependent.result() == 2
 
 
-@pytest.mark.core
+@pytest.mark.smoke
 def test_shutdown_cancels_what_waits(make: Make, gate: Gate) -> None:
     ex = make(1)
     running = ex.submit(gate.hold, "done")

@@ -7,6 +7,6 @@ import pytest
 from callyard.testing.executor_contract import ExecutorContract
 
 
-@pytest.mark.core
+@pytest.mark.smoke
 class TestOurBackends(ExecutorContract):
     """On each backend of the suite, by its fixture `ex`."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
-from this_machine import until
+from this_machine import running, until
 
 from callyard.hosts.daemon import ask, make_directory, start_daemon
 
@@ -40,14 +41,27 @@ class TestedDaemon:
 
     def kill(self) -> None:
         """End the daemon as a crash would; its jobs go on."""
-        process = psutil.Process(self.pid)
-        process.send_signal(signal.SIGKILL)
-        until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE)
+        pid = self.pid
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not running(pid))
 
     def stop(self) -> None:
         while (answer := ask("stop", 20)) is not None:
             pid = int(answer["pid"])
-            until(lambda pid=pid: not psutil.pid_exists(pid))  # type: ignore[misc]
+            until(lambda pid=pid: not running(pid))  # type: ignore[misc]
+
+    def end(self) -> None:
+        """Stop it, and the one that a keeper, which ends a moment after its job, may start in its place."""
+        self.stop()
+        until(self._is_over)
+
+    def _is_over(self) -> bool:
+        """Look for processes first: one that starts a daemon ends when that one can be asked."""
+        for process in psutil.process_iter(["cmdline"]):
+            if str(self.directory) in (process.info["cmdline"] or ()):
+                self.stop()
+                return False
+        return not self.is_there
 
     def log(self) -> str:
         return (self.directory / "log").read_text()
@@ -63,7 +77,7 @@ def running_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestedD
     yield daemon
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CALLYARD_DAEMON", str(daemon.directory))
-        daemon.stop()
+        daemon.end()
     assert daemon.log() == ""
 
 
@@ -80,4 +94,4 @@ def own_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Test
     daemon = TestedDaemon(tmp_path / "d")
     monkeypatch.setenv("CALLYARD_DAEMON", str(daemon.directory))
     yield daemon
-    daemon.stop()
+    daemon.end()

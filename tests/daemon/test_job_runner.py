@@ -120,7 +120,9 @@ def test_running_jobs_are_taken_over(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("keeper", "why"), [(BEFORE, "rebooted"), (GONE, "killed"), (OF_A_CONTAINER, "rebooted")], ids=str
+    ("keeper", "why"),
+    [(BEFORE, "rebooted"), (GONE, "killed"), (OF_A_CONTAINER, "rebooted")],
+    ids=["before", "gone", "of a container"],
 )
 def test_lost_jobs_are_not_run_again(make: Make, keeper: ProcessIdentity, why: str) -> None:
     name = left_running(make(), keeper)
@@ -138,7 +140,7 @@ def test_a_job_that_was_lost_with_the_machine_is_run_again_if_it_may(make: Make)
     assert make().runner.table.jobs[name].attempt == 1
 
 
-@pytest.mark.parametrize("keeper", [GONE, OF_A_CONTAINER], ids=str)
+@pytest.mark.parametrize("keeper", [GONE, OF_A_CONTAINER], ids=["gone", "of a container"])
 def test_otherwise_it_is_not_even_if_it_may(make: Make, keeper: ProcessIdentity) -> None:
     left_running(make(), keeper, requeue=True)
     assert make().start() == []

@@ -18,7 +18,7 @@ from gate import Gate
 from local_calls import executor
 from local_daemons import TestedDaemon
 from noted_calls import runs
-from this_machine import until
+from this_machine import running, until
 
 from callyard import (
     CallyardError,
@@ -136,7 +136,7 @@ def test_what_cannot_be_had_is_refused_at_once(ex: Executor, asked: dict[str, An
 def test_settings_that_do_not_go_together() -> None:
     with pytest.raises(CallyardError, match="max_tasks_per_child is for workers"):
         Executor(backend=Local(detached=True), max_tasks_per_child=1)
-    with pytest.raises(ResourceError, match="detached must be True or False"):
+    with pytest.raises(ResourceError, match="detached must be True, False or None, not 1"):
         Local(detached=1)  # type: ignore[arg-type]
 
 
@@ -171,7 +171,7 @@ def test_what_a_call_leaves_running_ends_with_it(ex: Executor, journal: str, gat
     pids = [int(pid) for pid in Path(journal).read_text().strip().split(",")]
     gate.open()
     assert future.result() is None
-    until(lambda: not any(map(psutil.pid_exists, pids)))
+    until(lambda: not any(map(running, pids)))
 
 
 def test_the_commands_are_those_of_a_cluster(

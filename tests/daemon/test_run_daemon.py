@@ -134,7 +134,7 @@ def test_a_full_disk(small_disk: Path, monkeypatch: pytest.MonkeyPatch, results:
         until(lambda: future.key)
         filler.unlink()
         assert future.result() == 1
-    daemon.stop()
+    daemon.end()
 
 
 # ------------------------------------------------------------------ files

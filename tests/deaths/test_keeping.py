@@ -22,6 +22,7 @@ from callyard.pool import zygote_connection
 from callyard.pool.call_shape import WorkerShape
 from callyard.pool.worker import Worker
 from callyard.serialize.shared_memory import anonymous_file
+from callyard.system import python_command
 from callyard.system.processes import state_of
 from callyard.transport.result_log import SIZE, ResultLog
 from callyard.worker.withdrawal import CallWithdrawal
@@ -44,10 +45,10 @@ def altered(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """Lets zygotes run some code before they begin; `zygote` is their module."""
 
     def alter(code: str) -> None:
-        start = zygote_connection._CODE.replace(
+        start = python_command._CODE.replace(
             "{function}()", f"import os, callyard.worker.zygote as zygote\n{code}\n{{function}}()"
         )
-        monkeypatch.setattr(zygote_connection, "_CODE", start)
+        monkeypatch.setattr(python_command, "_CODE", start)
 
     return alter
 

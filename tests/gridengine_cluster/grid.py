@@ -235,9 +235,9 @@ class Grid:
         (self.directory / "global").write_text(configuration(text, self.directory, settings))
         self.admin("qconf", "-Mconf", f"{self.directory}/global")
 
-    def restore(self) -> dict[str, str]:
+    def restore(self, grace: float = 5) -> dict[str, str]:
         """Make the cluster as new; return the jobs that were left. One that is done may take a moment to end."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + grace
         while (left := self.jobs()) and time.monotonic() < deadline:
             time.sleep(0.02)
         if left:

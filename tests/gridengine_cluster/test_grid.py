@@ -26,5 +26,5 @@ def test_what_is_left_is_found_and_ended(grid: Grid) -> None:
     array = grid.run("qsub", "-terse", "-h", "-t", "3-4", str(script)).partition(".")[0]
     job = grid.run("qsub", "-terse", "-o", "/dev/null", "-j", "y", str(script)).strip()
     until(lambda: grid.jobs().get(job) == "r")
-    assert grid.restore() == {f"{array}.3": "hqw", f"{array}.4": "hqw", job: "r"}
+    assert grid.restore(0) == {f"{array}.3": "hqw", f"{array}.4": "hqw", job: "r"}
     assert grid.restore() == {}

@@ -217,6 +217,13 @@ def test_another_version_of_a_package_is_not_accepted(lab: Lab, tmp_path_factory
         assert places is not None
         assert places.packages == ("labtools",)
         assert is_imported(places)
+        metadata = site / "labtools-1.0.dist-info/METADATA"
+        kept = metadata.stat()
+        metadata.write_text("Name: labtools\nVersion: 2.0\n")  # as in an image in which all files have one time
+        os.utime(metadata, ns=(kept.st_atime_ns, kept.st_mtime_ns))
+        assert not is_imported(places)
+        metadata.write_text("Name: labtools\nVersion: 1.0\n")
+        assert is_imported(places)
         (site / "labtools-1.0.dist-info").rename(site / "labtools-1.1.dist-info")
         assert not is_imported(places)
     finally:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import sys
+import types
+from array import array as Array
 from concurrent.futures import Future as StandardFuture
 
 import hypothesis.strategies as st
@@ -204,6 +207,13 @@ def test_nan_is_the_same_as_itself(packer):
     array = np.full(BIG, np.nan)
     first = packer.pack(array)
     assert packer.pack(array).memories[0] is first.memories[0]
+
+
+def test_a_buffer_is_compared_while_another_thread_loads_numpy(packer, monkeypatch):
+    monkeypatch.setitem(sys.modules, "numpy", types.ModuleType("numpy"))  # as it is at first
+    content = Array("d", range(BIG))
+    first = packer.pack(pickle.PickleBuffer(content))
+    assert packer.pack(pickle.PickleBuffer(content)).memories[0] is first.memories[0]
 
 
 def test_another_array_at_the_same_address_is_another(packer):

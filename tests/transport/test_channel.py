@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import selectors
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import hypothesis.strategies as st
 import pytest
@@ -23,6 +25,7 @@ from hypothesis import given
 
 import callyard
 from callyard.serialize.shared_memory import OwnedSegment, PrivateBytes, SegmentPool
+from callyard.transport import channel_connect
 from callyard.transport.certificates import make_identity
 from callyard.transport.channel import Link, Listener, PeerGone, Unreachable
 from callyard.transport.channel_messages import MESSAGE, Message
@@ -556,6 +559,24 @@ def test_one_that_answers_is_enough(driver: Driver):
         with closing(Link.connect(contact, timeout=PATIENCE)) as link:
             assert link.address in driver.contact.addresses
             assert ask(link, b"x") == b"x"
+
+
+def test_a_node_without_ipv6_takes_another_address(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    """As with `ipv6.disable=1`: such a node cannot even make a socket for the address of a driver that has IPv6."""
+    make = socket.socket
+
+    def without(family: int = -1, *more: Any, **others: Any) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return make(family, *more, **others)
+
+    monkeypatch.setattr(channel_connect.socket, "socket", without)
+    other = Address("eth0", "2001:db8::1", 4711)
+    contact = replace(driver.contact, addresses=(other, *driver.contact.addresses))
+    with closing(Link.connect(contact, timeout=PATIENCE)) as link:
+        assert ask(link, b"x") == b"x"
+    with pytest.raises(Unreachable, match=r"2001:db8::1\]:4711 \(eth0\): address family not supported"):
+        Link.connect(replace(contact, addresses=(other,)), timeout=0.3)
 
 
 def test_another_driver_on_that_port_is_not_taken_for_ours(driver: Driver):

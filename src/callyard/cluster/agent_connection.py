@@ -10,8 +10,7 @@ import json
 import pickle
 import sys
 import warnings
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 from .. import errors
@@ -45,8 +44,10 @@ class CallEnd(NamedTuple):
 class AgentConnection:
     """The connection to one agent, and the driver's knowledge of the agent while the connection lasts."""
 
-    def __init__(self, peer: int, node: NodeState, hello: Hello, dropped: deque[AgentConnection] | None = None) -> None:
-        """Make a connection, which is appended to `dropped` when the agent may forget a buffer."""
+    def __init__(
+        self, peer: int, node: NodeState, hello: Hello, on_drop: Callable[[AgentConnection], object] = lambda _: None
+    ) -> None:
+        """Make a connection; `on_drop` is called with it in any thread when the agent may forget a buffer."""
         self.peer, self.node = peer, node
         self.host, self.pid, self.key = hello.host, hello.pid, hello.key
         self.sender = FrameSender()
@@ -60,7 +61,7 @@ class AgentConnection:
         self.last_activity = 0.0  # when calls were last sent there, or ended there
         self._sequence = 0
         self._functions, self._imports = SentFunctions(), SentImports()
-        self._buffers = SentBuffers(lambda: None if dropped is None else dropped.append(self))
+        self._buffers = SentBuffers(lambda: on_drop(self))
         self._workers = 0
         self._plans: dict[int, tuple[CallPlan, int]] = {}
 

@@ -83,6 +83,7 @@ class Agents:
         self._starter = launch.make_starter(placement)
         self._starter_looks_at: float | None = None  # the time of the next look, if no event comes before
         self._listener: Listener | None = None
+        self._loop: EventLoop | None = None  # once agents may come
         self._directory: str | None = None
         self._mpi_calls = MpiCalls(launch, placement, self._transmit, self.ends, self.lost)
         self._last_look = 0.0
@@ -120,6 +121,12 @@ class Agents:
             agent = self._dropped.popleft()
             if agent.peer in self._by_peer and agent.forget_buffers():
                 self._transmit(agent)
+
+    def _note_dropped(self, agent: AgentConnection) -> None:
+        """Note an agent with buffers to forget. A finalizer calls this, in any thread: so there is only a note here."""
+        self._dropped.append(agent)
+        if self._loop is not None:
+            self._loop.wake()  # an idle driver would sleep on, and the node keep the memory
 
     def flush(self) -> None:
         """Send the collected frames of each agent, as one message each."""
@@ -236,7 +243,7 @@ class Agents:
         node = self._starter.admit(hello, time.monotonic(), mismatch)
         if isinstance(node, str):
             return node
-        agent = AgentConnection(peer, node, hello, self._dropped)
+        agent = AgentConnection(peer, node, hello, self._note_dropped)
         self._by_peer[peer] = self._by_node[node.number] = self._by_name[hello.key] = agent
         agent.welcome(self._max_workers and 1, self._max_tasks, self._initializer)
         self._transmit(agent)  # a message of its own: the agent waits for this
@@ -337,7 +344,7 @@ class Agents:
             listener.close()
             raise
         # Last: agents cannot exist before the file, and an error above leaves nothing open.
-        self._listener = listener
+        self._listener, self._loop = listener, loop
         loop.watch(listener.fileno(), self._receive)
         return self._contact
 

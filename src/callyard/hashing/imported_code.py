@@ -9,7 +9,6 @@ same. Any other digest, and anything that this module cannot describe, is left t
 from __future__ import annotations
 
 import marshal
-import os
 import sys
 
 from ..utils.lite_stdlib import Any, Frozen, Iterable
@@ -30,6 +29,7 @@ _SILENT = frozenset(
     )
 )
 EXTENSIONS = (".so", ".pyd", ".dylib")
+_HEAD = 1 << 10  # bytes of the metadata of a package; the version comes third
 _DEEPEST = 20  # levels of values inside values
 
 
@@ -74,12 +74,18 @@ def described(places: CodePlaces) -> tuple[bytes, set[str], set[Place]]:
     return digest, describer.modules, describer.definitions
 
 
-def _installed(package: str, note: str) -> tuple[str, int, int]:
-    """Return the file of a package, and time and size of the file with its version. The package is loaded already."""
+def _installed(package: str, note: str) -> tuple[str, bytes]:
+    """Return the file of a package, and the head of the file with its version. The package is loaded already.
+
+    Time and size of that file would not do: in images of containers all files may have one time.
+    """
     if package not in sys.modules:
         raise Undescribed(package)
-    status = os.stat(note)
-    return str(sys.modules[package].__file__), status.st_mtime_ns, status.st_size
+    with open(note, "rb", buffering=0) as file:
+        head = file.read(_HEAD)
+    if b"\nVersion:" not in head:
+        raise Undescribed(package)
+    return str(sys.modules[package].__file__), head
 
 
 def _module(name: str) -> Any:

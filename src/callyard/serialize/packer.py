@@ -152,11 +152,11 @@ def _same(a: memoryview, b: memoryview) -> bool:
     if a[words:] != flat[words:]:
         return False
     numpy = sys.modules.get("numpy")
-    if numpy is None:
+    if not hasattr(numpy, "array_equal"):  # not loaded, or another thread is loading it now
         return a[:words].cast("Q") == flat[:words].cast("Q")
     # Twice as fast, and where buffers are large, numpy is loaded nearly always.
-    one, other = (numpy.frombuffer(each[:words], "u8") for each in (a, flat))
-    return bool(numpy.array_equal(one, other))
+    one, other = (numpy.frombuffer(each[:words], "u8") for each in (a, flat))  # type: ignore[union-attr]
+    return bool(numpy.array_equal(one, other))  # type: ignore[union-attr]
 
 
 def _keep_large(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:

@@ -85,9 +85,13 @@ class ConnectAttempt:
         """Begin another attempt if it is time."""
         if not self.idle or now < self.next_try:
             return
-        self._socket = sock = socket.socket(socket.AF_INET6 if self.address.is_ipv6 else socket.AF_INET)
-        prepare(sock, self._silence)
-        code = sock.connect_ex((self.address.host, self.address.port))
+        try:
+            self._socket = sock = socket.socket(socket.AF_INET6 if self.address.is_ipv6 else socket.AF_INET)
+            prepare(sock, self._silence)
+            code = sock.connect_ex((self.address.host, self.address.port))
+        except OSError as error:  # the protocol is switched off on this node, or no descriptors are left
+            self._fail(_words(error.errno), now)
+            return
         if code in (0, errno.EINPROGRESS):
             self._selector.register(sock, selectors.EVENT_WRITE, self)
         else:

@@ -19,8 +19,8 @@ __all__ = ["MESSAGE", "MOST_BUFFERS", "PING", "PONG", "WELCOME", "GarbledMessage
 # Kinds: the driver's first message; a question whether the other side is there, and the answer; all others.
 WELCOME, PING, PONG, MESSAGE = 1, 2, 3, 4
 
-MOST_BUFFERS = 20_000  # beside one message
-SCRATCH = 1 << 17  # bytes that are read at once, apart from large buffers
+MOST_BUFFERS = 1 << 20  # beside one message: a call may take the results of very many others
+SCRATCH = 1 << 14  # bytes that are read at once, apart from large buffers: TLS gives no more, and each peer has so many
 APART = 1 << 16  # bytes from which a buffer is sent and read apart, rather than copied together with its neighbours
 
 _HEAD = Struct("<BIQ")

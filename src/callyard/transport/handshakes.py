@@ -38,6 +38,8 @@ class Handshakes:
     def accept(self, now: float) -> list[TlsConnection]:
         """Return the connections that have come, as far as there is room for them."""
         come: list[TlsConnection] = []
+        if now >= self._not_before:
+            self._not_before = 0.0  # otherwise `next_look` would name a past time from now on
         for sock in self.listening:
             while self.accepts(now):
                 try:

@@ -71,16 +71,13 @@ def test_calls_are_the_tasks_of_an_array(ex: Executor) -> None:
     assert {(scheduler, node) for scheduler, _, node in found} == {("GridEngine", HOST)}
     arrays = {str(future.job_id).partition("_")[0] for future in futures}
     assert {str(future.job_id) for future in futures} == {f"{array}_{i}" for array in arrays for i in (1, 2, 3)}
+    alone = ex.submit(about, 6)
+    assert alone.result() == ("GridEngine", alone.job_id, HOST)
+    assert str(alone.job_id).isdecimal()
 
 
 def about(number: int) -> tuple[str, str, str]:
     return calls.about_the_job()
-
-
-def test_a_single_job_knows_itself(ex: Executor) -> None:
-    future = ex.submit(calls.about_the_job)
-    assert future.result() == ("GridEngine", future.job_id, HOST)
-    assert str(future.job_id).isdecimal()
 
 
 def test_layers_wait_task_by_task(gridengine: Grid, ex: Executor, tmp_path: Path) -> None:
@@ -258,21 +255,20 @@ def test_the_failure_of_an_input_is_that_of_all_that_follow(gridengine: Grid, ex
     until(lambda: not gridengine.jobs())
 
 
-def test_a_job_whose_process_is_killed(ex: Executor) -> None:
-    future = ex.submit(kill_the_job)
+def test_ends_that_mean_something_to_grid_engine(gridengine: Grid, ex: Executor) -> None:
+    """It would start a job with the first of these exit codes again, and hold one with the second."""
+    exited = [ex.submit(os._exit, code) for code in (99, 100)]
+    killed = ex.submit(kill_the_job)
+    for future in exited:
+        assert isinstance(future.exception(), WorkerLost)
     with pytest.raises(WorkerLost, match="SIGKILL"):
-        future.result()
+        killed.result()
+    until(lambda: not gridengine.jobs())
 
 
 def kill_the_job() -> None:
     os.kill(os.getppid(), 9)
     os.kill(os.getpid(), 9)
-
-
-def test_exit_codes_that_mean_something_to_grid_engine(gridengine: Grid, ex: Executor) -> None:
-    for future in [ex.submit(os._exit, code) for code in (99, 100)]:
-        assert isinstance(future.exception(), WorkerLost)
-    until(lambda: not gridengine.jobs())  # neither started again nor held
 
 
 # ------------------------------------------------------------------ losses

@@ -14,7 +14,7 @@ from this_machine import until
 
 from callyard.hosts.this_machine import LocalHost
 from callyard.resources import Resources
-from callyard.schedulers.base import Dependency, JobId, JobRequest, Reply
+from callyard.schedulers.base import Dependency, JobId, JobRequest, Refusal, Reply
 from callyard.schedulers.script import job_script
 from callyard.schedulers.slurm import commands as dialect
 from callyard.schedulers.slurm.states import JobReport, reason_of, state_of
@@ -45,7 +45,7 @@ class Desk:
         assert reply.code == 0, reply
         return dialect.submitted(reply.out)
 
-    def refused(self, resources: Resources, **more: Any) -> dialect.Refusal:
+    def refused(self, resources: Resources, **more: Any) -> Refusal:
         reply = typed(dialect.submit(self.request("true", resources, **more)))
         assert reply.code != 0
         return dialect.refusal(reply)

@@ -16,6 +16,7 @@ from callyard.backends.gateway.boot import Hello, check_versions, read_hello, sc
 from callyard.backends.gateway.ssh_words import refusal_of
 
 PATIENCE = 60
+SHELLS = ("csh", "fish", "dash")
 
 
 def answer(host: SSH) -> int:
@@ -32,12 +33,9 @@ def refusal(host: SSH) -> str:
     return str(error)
 
 
-@pytest.mark.parametrize("shell", ["csh", "fish", "dash"])
+@pytest.mark.parametrize("shell", [pytest.param(shell, marks=pytest.mark.needs(shell)) for shell in SHELLS])
 def test_login_shells(sshd: Server, shell: str) -> None:
-    path = shutil.which(shell)
-    if path is None:
-        pytest.skip(f"there is no {shell}")
-    assert answer(sshd.host(sshd.account(f"has-{shell}", shell=path))) == 7
+    assert answer(sshd.host(sshd.account(f"has-{shell}", shell=shutil.which(shell) or ""))) == 7
 
 
 def test_start_up_files_that_print_and_take_their_time(sshd: Server) -> None:

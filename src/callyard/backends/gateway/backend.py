@@ -33,6 +33,7 @@ from ...serialize.shared_memory import PrivateBytes
 from ...transport.frames import GarbledFrame
 from ...utils import interpreter_exit
 from ...utils.backoff import Backoff
+from ...utils.quantities import counted
 from ...utils.threads import LazyThread, next_item
 from ..batch.call_pickles import LargeContents
 from ..cached.cached_future import CachedCall
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("callyard")
 _FIRST, _LONGEST, _SLOWER = 1.0, 60.0, 2.0  # s between two attempts to connect again, and their growth
 _LEAVING = 60.0  # s at the end of the interpreter, for jobs to be submitted
+_LASTING = 60.0  # s after which a connection has not failed at once
 
 
 class GatewayBackend:
@@ -77,7 +79,7 @@ class GatewayBackend:
         self._thread = LazyThread("callyard-gateway")
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self.on_cancel = self._nudge  # one bound method for all futures
-        self._connected_once = self._closing = self._killed = self._leaving = self._over = False
+        self._connected_once = self._closing = self._killed = self._leaving = self._left = self._over = False
         self._leave_until: float | None = None
         self._failure: CallyardError | None = None  # no call can be made any more
         self._forked = False
@@ -148,16 +150,23 @@ class GatewayBackend:
         pauses = Backoff(_FIRST, _LONGEST, _SLOWER)
         try:
             while not self._is_over():
-                if self._converse():
+                begun = monotonic()
+                self._converse()
+                if monotonic() - begun > _LASTING:
                     pauses.reset()
-                elif not self._is_over():
-                    self._pause(pauses.next_pause())
+                self._pause(pauses.next_pause())
         except CallyardError as error:
             self._fail_all(error)
         except BaseException as error:
             _log.exception("callyard: the connection to %s cannot be looked after", self._address.destination)
             self._fail_all(
                 CallyardError(f"calls on {self._address.destination} are not looked after any more: {error!r}")
+            )
+        if self._leaving and not self._left and (count := self._told.count()):
+            why = str(self._failure or f"no gateway has answered for {_LEAVING:g} s")
+            _warn(
+                f"{counted(count, 'call')} may not have been submitted on {self._address.destination}: {why}. Run the "
+                "script again: those that were submitted are attached to"
             )
 
     def _is_over(self) -> bool:
@@ -173,8 +182,8 @@ class GatewayBackend:
             except queue.Empty:
                 return
 
-    def _converse(self) -> bool:
-        """Connect, and take in messages until the connection ends; return False if there was none.
+    def _converse(self) -> None:
+        """Connect, and take in messages until the connection ends.
 
         Raises:
             CallyardError: no further attempt is of use.
@@ -185,7 +194,7 @@ class GatewayBackend:
             if not (error.passes and self._connected_once):
                 raise self._final(error) from None
             self._tell_down(str(error))
-            return False
+            return
         try:
             self._told.connect(connection.writer, self._opening, self._enter, self._last_word)
             while not self._over and (message := connection.receive()) is not None:
@@ -197,7 +206,6 @@ class GatewayBackend:
             connection.close(_LEAVING if self._closing or self._leaving else 0.0)
         if not self._is_over():
             self._lost(connection)
-        return True
 
     def _last_word(self) -> int | None:
         """Return what a new gateway is told after all calls, if this executor has ended meanwhile."""
@@ -206,8 +214,17 @@ class GatewayBackend:
         return protocol.CLOSE if self._closing and not self._unfinished else None
 
     def _lost(self, connection: Connection) -> None:
-        """Live calls are lost with their gateway; jobs go on."""
+        """Live calls are lost with their gateway; jobs go on.
+
+        Raises:
+            CallyardError: the first gateway has ended before it had opened the backend, as the next one would.
+        """
         words = connection.words().strip().splitlines()
+        if not self._connected_once:
+            raise CallyardError(
+                f"the gateway on {self._address.destination} ended before it took calls"
+                + (f" ({words[-1]})" if words else "")
+            )
         why = f"the connection to {self._address.destination} was lost" + (f" ({words[-1]})" if words else "")
         if self.detached:
             self._tell_down(why)
@@ -262,7 +279,7 @@ class GatewayBackend:
         elif kind == protocol.WARNING:
             _warn(content)
         elif kind == protocol.ENDED:
-            self._over = True
+            self._left = self._over = True
 
     def _opened(self, description: str) -> None:
         self._connected_once = True

@@ -25,11 +25,15 @@ _OPTIONS = {
     "ServerAliveCountMax": "3",
     "ConnectTimeout": "20",
     "RemoteCommand": "none",  # of the user's configuration
+    # A shared connection is used, not opened: its other users would lose it with this process.
+    "ControlMaster": "no",
 }
 
 # Python 2 understands this, too, so that it can say what it is. The module is imported only by an equal version.
 _BOOT = """
-import json, os, sys
+import sys
+sys.path[:] = [place for place in sys.path if place]  # no file of the home directory is taken for a module
+import json, os
 mark, expected, directory = sys.argv[1:4]
 said = {"python": "%d.%d" % sys.version_info[:2], "executable": sys.executable}
 try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import select
 import signal
 import subprocess
 import threading
@@ -16,7 +15,7 @@ from typing import IO, NamedTuple, cast
 
 from ...errors import CallyardError
 from .boot import Hello, check_versions, read_hello, script, ssh_command
-from .protocol import SILENCE, Message, MessageReader, MessageWriter
+from .protocol import Message, MessageReader, MessageWriter, is_readable
 from .ssh_words import refusal_of
 
 __all__ = ["Address", "Connection", "NoConnection"]
@@ -89,7 +88,7 @@ class Connection:
     def _hello(self, mark: str, until: float) -> Hello | None:
         """Return the answer, None at the end of ssh; all lines before the answer are the shell's."""
         stdout, line = _pipe(self._process.stdout).fileno(), bytearray()
-        while select.select([stdout], [], [], max(0.0, until - monotonic()))[0]:
+        while is_readable(stdout, until - monotonic()):
             # Byte by byte, as the bytes behind the line are messages.
             byte = os.read(stdout, 1)
             if not byte:
@@ -128,7 +127,7 @@ class Connection:
 
     def _still_there(self) -> bool:
         """Return True unless nothing was heard for too long; then end ssh, and with it the wait for messages."""
-        if monotonic() - self.reader.heard < SILENCE:
+        if not self.reader.is_silent():
             return True
         self._words.append(b"nothing was heard from the gateway any more\n")
         self._kill()

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable
 from weakref import WeakValueDictionary
 
+from ...cache.permissions import check_directory, resolve
 from ...hashing.digest import content
 from ...transport.sent_functions import SentFunctions
 from ..batch.call_pickles import CallPickle, LargeContent
@@ -48,12 +49,16 @@ class SentContents:
 
 
 class ContentFiles:
-    """The contents on the side of the gateway, a file for each."""
+    """The contents on the side of the gateway, a file for each. Some are pickles, so no one else may write there.
+
+    Raises:
+        UnsafeCache: others could write there.
+        OSError: the directory cannot be made.
+    """
 
     def __init__(self, directory: str) -> None:
-        self._directory = directory
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        _remove_old(directory, _KEPT)
+        self._directory = _own_directory(directory)
+        _remove_old(self._directory, _KEPT)
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Return the names of those that are not there."""
@@ -89,9 +94,8 @@ class FileCopies:
     """The copies of the driver's files (`callyard.File`) on the side of the gateway: one for each content and name."""
 
     def __init__(self, directory: str) -> None:
-        self._directory = directory
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        _remove_old(directory, _COPIES_KEPT)
+        self._directory = _own_directory(directory)
+        _remove_old(self._directory, _COPIES_KEPT)
 
     def keep(self, name: str, data: bytes) -> str:
         """Return the path of a copy, which has the name of the file and cannot be written to."""
@@ -102,6 +106,13 @@ class FileCopies:
             _write(path, data, 0o400)
         os.utime(place)
         return path
+
+
+def _own_directory(path: str) -> str:
+    """Make a directory, and return its path without links; refuse one that others could write to."""
+    directory = resolve(path, None, make=True)
+    check_directory(directory, os.lstat(directory), None)
+    return directory
 
 
 def _write(path: str, data: bytes | bytearray, mode: int) -> None:

@@ -48,6 +48,7 @@ __all__ = [
     "SentInput",
     "SentPickle",
     "SentResult",
+    "is_readable",
     "pieces",
 ]
 
@@ -122,6 +123,7 @@ class Opening(NamedTuple):
 
 class Readable(Protocol):
     def readinto(self, buffer: memoryview, /) -> int | None: ...
+    def fileno(self) -> int: ...
 
 
 class MessageReader:
@@ -154,6 +156,13 @@ class MessageReader:
                 return None
             buffers.append(buffer)
         return Message(kind, number, content, buffers)
+
+    def is_silent(self) -> bool:
+        """Return True if the other side has said nothing for too long.
+
+        Bytes that wait in the stream were said: this process was too busy to read them, or stopped.
+        """
+        return monotonic() - self.heard >= SILENCE and not is_readable(self._stream.fileno(), 0.0)
 
     def _exactly(self, size: int) -> bytearray | None:
         buffer = bytearray(size)
@@ -228,6 +237,13 @@ class MessageWriter:
             poll.poll(1000)
             if self.broken or not still_there():
                 raise LinkBroken
+
+
+def is_readable(descriptor: int, patience: float) -> bool:
+    """Return True once there are bytes to read, or an end; False after so many seconds without."""
+    poll = select.poll()  # as `select` takes no descriptor above 1023
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(max(0.0, patience) * 1000))
 
 
 def pieces(kind: int, number: int = 0, content: Any = None, buffers: Sequence[Any] = ()) -> Iterator[Piece]:

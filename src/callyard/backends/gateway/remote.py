@@ -41,7 +41,6 @@ from ..run_directories import remove_if_over
 from . import protocol
 from .contents import ContentFiles, FileCopies
 from .protocol import (
-    SILENCE,
     Message,
     MessageReader,
     MessageWriter,
@@ -74,18 +73,18 @@ class Gateway:
     """One conversation with a driver."""
 
     def __init__(self, directory: str, reader: MessageReader, writer: MessageWriter) -> None:
-        self._place = os.path.join(directory, _PLACE)
+        self._directory, self._place = directory, os.path.join(directory, _PLACE)
         self._reader, self._writer = reader, writer
         self._backend: Backend | None = None
         self._run_directory = ""  # of calls without a cache
-        self._contents = ContentFiles(os.path.join(self._place, "contents"))
-        keep_copies(FileCopies(os.path.join(self._place, "files")).keep)
+        self._contents: ContentFiles  # from the opening on
         self._wanted: set[str] = set()  # contents that were asked for
         self._functions: dict[int, _Function] = {}  # until the driver forgets them
         self._waiting: deque[tuple[int, SentCall]] = deque()  # in their order, until all contents are there
         self._futures: dict[int, Future[Any]] = {}  # until the driver forgets them
+        self._forgotten: set[int] = set()  # what it will name no more, though calls that wait here may have named it
         self._told: dict[int, tuple[bool, str | None, int]] = {}  # of calls that have not ended, what was said last
-        self._over = False
+        self._over = self._ended = False
 
     def run(self) -> bool:
         """Serve until the end of the conversation; return True if the driver has ended it."""
@@ -100,13 +99,15 @@ class Gateway:
                 self._on_message(message)
         except GarbledFrame:
             pass
+        finally:
+            self._ended = True
         return self._over
 
     def warn(self, text: str) -> None:
         self._writer.put(protocol.WARNING, 0, text)
 
     def _still_there(self) -> bool:
-        return time.monotonic() - self._reader.heard < SILENCE
+        return self._ended or not self._reader.is_silent()
 
     # -- messages --------------------------------------------------------------------------------------
 
@@ -115,6 +116,8 @@ class Gateway:
         backend = self._backend
         if kind == protocol.OPEN:
             self._open(content)
+        elif backend is None:  # it was refused
+            pass
         elif kind == protocol.FUNCTION:
             self._functions[number] = _Function(content)
         elif kind == protocol.CALL:
@@ -124,11 +127,12 @@ class Gateway:
         elif kind == protocol.CANCEL:
             self._cancel(number)
         elif kind == protocol.FORGET:
-            self._futures.pop(number, None)
+            self._forgotten.add(number)
+            self._forget()
         elif kind == protocol.FORGET_FUNCTIONS:
             for each in content:
                 self._functions.pop(each, None)
-        elif backend is not None:
+        else:
             self._end(kind, number, backend)
 
     def _end(self, kind: int, number: int, backend: Backend) -> None:
@@ -151,12 +155,30 @@ class Gateway:
 
     def _open(self, opening: Opening) -> None:
         try:
+            self._make_place()
             factory, settings = pickle.loads(opening.backend)
             self._backend = self._opened(factory, settings, opening)
         except Exception as error:
             self._writer.put(protocol.REFUSED, 0, _dumped(error))
             return
         self._writer.put(protocol.OPENED, 0, self._backend.description)
+
+    def _make_place(self) -> None:
+        """Make the directories, for this user alone, and enter the one in which calls begin.
+
+        Raises:
+            CallyardError: they cannot be used, or others could write there.
+        """
+        try:
+            os.makedirs(self._directory, mode=0o700, exist_ok=True)
+            os.chdir(self._directory)
+            self._contents = ContentFiles(os.path.join(self._place, "contents"))
+            keep_copies(FileCopies(os.path.join(self._place, "files")).keep)
+        except OSError as error:
+            raise CallyardError(
+                f"calls on {socket.gethostname()} cannot begin in {self._directory}: {error}; name a directory of "
+                "yours there, as SSH(directory=...)"
+            ) from None
 
     def _opened(self, factory: Any, settings: Settings, opening: Opening) -> Backend:
         self._remove_old_runs()
@@ -220,7 +242,15 @@ class Gateway:
                 continue
             self._futures[number] = future
             self._told[number] = (False, None, 1)
-            when_ended(future, partial(self._ended, number))
+            when_ended(future, partial(self._call_ended, number))
+        self._forget()
+
+    def _forget(self) -> None:
+        """Forget what the driver names no more, once no call waits that has named it before."""
+        if not self._waiting:
+            for number in self._forgotten:
+                self._futures.pop(number, None)
+            self._forgotten.clear()
 
     def _submit(self, call: SentCall) -> Future[Any]:
         backend = self._backend
@@ -281,7 +311,7 @@ class Gateway:
 
     # -- answers ---------------------------------------------------------------------------------------
 
-    def _ended(self, number: int, future: Future[Any]) -> None:
+    def _call_ended(self, number: int, future: Future[Any]) -> None:
         if self._told.pop(number, None) is not None:
             self._writer.put_later(partial(_answer, number, future))
 
@@ -290,6 +320,8 @@ class Gateway:
         pause = _SOON
         while True:
             time.sleep(pause)
+            if self._ended:
+                return
             if not self._still_there():
                 os._exit(1)  # the backend's own processes notice, as at any death of the process that submitted
             news = self._news()
@@ -376,17 +408,13 @@ def _dumped(error: BaseException) -> bytes:
 
 def main(directory: str) -> None:
     """Talk to a driver over standard input and output, which no one else shall read or write from here on."""
-    os.umask(0o077)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     reading, writing = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(2, 1)  # what a user's module prints is no message
     os.close(nothing)
-    directory = os.path.expanduser(directory or "~")
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    os.chdir(directory)
-    sys.path[:] = [place for place in sys.path if place]
+    directory = os.path.abspath(os.path.expanduser(directory or "~"))
     with BufferedReader(FileIO(reading, "rb"), 1 << 16) as stream:
         gateway = Gateway(directory, MessageReader(stream), MessageWriter(writing))
         warnings.simplefilter("always")

@@ -42,6 +42,10 @@ class ToldCalls:
     def get(self, number: int) -> GatewayCall | None:
         return self._calls.get(number)
 
+    def count(self) -> int:
+        """Return the number of calls whose end is not known."""
+        return len(self._calls)
+
     # -- a connection ----------------------------------------------------------------------------------
 
     def connect(
