@@ -233,7 +233,20 @@ def test_show_an_unknown_key(callyard, store):
     assert "did you mean '12345678" in ended.err
 
 
-@pytest.mark.parametrize("command", ["show", "explain", "logs"])
+def test_show_what_list_shows_of_calls_without_a_result(callyard, cache, claim_of_the_dead):
+    claim_of_the_dead("a" * 40)
+    claim = Claims(cache._directory).take("b" * 40, "relax")
+    gone, running = json.loads(callyard("list", "results", "--json").out)
+    assert json.loads(callyard("show", "results", "aaaaaa", "--json").out) == gone
+    shown = callyard("show", "results", "bbbbbb")
+    assert (shown.status, shown.err) == (0, "")
+    rows = dict(line.split(maxsplit=1) for line in shown.out.splitlines())
+    assert list(rows) == ["key", "function", "state", "began", "took", "where"]
+    assert (rows["state"], rows["where"]) == ("running", running["where"])
+    claim.release()
+
+
+@pytest.mark.parametrize("command", ["explain", "logs"])
 def test_what_is_running_has_nothing_to_show(callyard, cache, command):
     claim = Claims(cache._directory).take("a" * 40, "relax")
     ended = callyard(command, "results", "aaaaaa")

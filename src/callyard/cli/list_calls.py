@@ -21,7 +21,7 @@ from ..utils import quantities
 from . import tables as text
 from .arguments import add_json, add_place, open_cache, print_json, split
 
-__all__ = ["as_text", "configure", "row_of", "row_of_job", "run"]
+__all__ = ["as_text", "configure", "row_of", "row_of_job", "rows_of_claims", "run"]
 
 _STATES = ("finished", "failed", "unsent", "queued", "running", "gone")
 _RIGHT = frozenset(("TOOK", "SIZE"))
@@ -77,12 +77,16 @@ def _stored(cache: Cache, options: argparse.Namespace) -> list[Row]:
 
 
 def _running(cache: Cache, options: argparse.Namespace) -> Iterator[Row]:
+    return (row for row in rows_of_claims(cache) if _is_meant(row["function"], row["state"], options))
+
+
+def rows_of_claims(cache: Cache) -> Iterator[Row]:
+    """Yield the fields of the calls that processes run, or did when they ended, the oldest first."""
     for key, owner in sorted(cache._claims.running(), key=lambda pair: pair[1].since):
         state = "gone" if owner.state() == "gone" else "running"
-        if _is_meant(owner.name, state, options):
-            since = datetime.fromtimestamp(owner.since, timezone.utc)
-            seconds = None if state == "gone" else _since(owner.since)  # the time of its end is unknown
-            yield _row(key, owner.name, state, since, seconds, where=owner.where())
+        since = datetime.fromtimestamp(owner.since, timezone.utc)
+        seconds = None if state == "gone" else _since(owner.since)  # the time of its end is unknown
+        yield _row(key, owner.name, state, since, seconds, where=owner.where())
 
 
 def _jobs(cache: Cache, options: argparse.Namespace) -> Iterator[Row]:

@@ -13,11 +13,12 @@ from typing import Any
 
 from ..cache.entry import Entry
 from ..errors import CacheError
-from ..jobs.list_job_calls import JobCallStatus
+from ..jobs.list_job_calls import JobCallStatus, find_job_calls
+from ..result_cache import Cache
 from ..utils import quantities
 from . import tables
 from .arguments import add_json, add_place, call_of, open_cache, print_json, split
-from .list_calls import row_of, row_of_job
+from .list_calls import Row, row_of, row_of_job, rows_of_claims
 
 __all__ = ["configure", "run"]
 
@@ -32,13 +33,33 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the entry, or the state of the job."""
     directory, (beginning,) = split(options, 1)
-    call = call_of(open_cache(options, directory), beginning)
+    cache = open_cache(options, directory)
+    running = _running(cache, beginning)
+    if running is not None:
+        print_json(running) if options.json else print("\n".join(_aligned(_rows_of_running(running))))
+        return 0
+    call = call_of(cache, beginning)
     if isinstance(call, JobCallStatus):
         shown = _job_as_object(call) if options.json else _aligned(_rows_of_job(call))
     else:
         shown = _as_object(call) if options.json else _as_text(call, options.source)
     print_json(shown) if options.json else print("\n".join(shown))
     return 0
+
+
+def _running(cache: Cache, beginning: str) -> Row | None:
+    """Return the fields of a call that a process runs, or did when it ended; None for a stored call, or a job."""
+    if find_job_calls(cache._directory, beginning):
+        return None
+    key = cache.find_key(beginning)
+    return None if key in cache else next((row for row in rows_of_claims(cache) if row["key"] == key), None)
+
+
+def _rows_of_running(row: Row) -> Iterator[tuple[str, str]]:
+    yield from ((name, str(row[name])) for name in ("key", "function", "state"))
+    yield "began", tables.when(datetime.fromisoformat(row["created"]))
+    yield "took", quantities.duration(row["seconds"]) if row["seconds"] is not None else ""
+    yield "where", row["where"]
 
 
 def _as_object(entry: Entry) -> dict[str, Any]:
