@@ -131,6 +131,13 @@ def short_collections_of_garbage() -> None:
     gc.freeze()
 
 
+def pytest_sessionfinish() -> None:
+    """Tell of no failures that tests have not asked for: the last line is the summary."""
+    from callyard.futures import unasked
+
+    unasked.forget_all()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     required = os.environ.get("CALLYARD_REQUIRE", "").replace(",", " ").split()
     for marker in item.iter_markers("needs"):

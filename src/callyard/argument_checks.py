@@ -7,11 +7,13 @@ import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from .errors import ResourceError
 from .errors.suggestions import nearest
 from .resources import OF_SLURM, resource_meant
 
 __all__ = [
     "check_count",
+    "check_host",
     "check_initializers",
     "check_keywords",
     "check_map",
@@ -138,3 +140,9 @@ def check_initializers(initializer: object, initargs: object, init_function: obj
             raise TypeError(f"{name} must be a callable, not {function!r}")
     if isinstance(initargs, (str, bytes)) or not isinstance(initargs, Iterable):
         raise TypeError(f"initargs must be a tuple of arguments, as ({initargs!r},), not {initargs!r}")
+
+
+def check_host(host: object) -> None:
+    """Raise ResourceError unless this is a host of a backend."""
+    if host is not None and not callable(getattr(host, "open", None)):
+        raise ResourceError(f"host must be SSH(...), as SSH('me@login'), not {host!r}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from itertools import count, islice
 from typing import TYPE_CHECKING
 
-from ..argument_checks import place_in_backend
+from ..argument_checks import check_host, place_in_backend
 from ..errors import ResourceError
 from ..errors.suggestions import strict_init
 from ..pool.call import CallPlan
@@ -25,7 +25,6 @@ from ..worker.current_call import current
 from .base import Backend, Settings
 from .live_base import LiveBackend, pack_initializer
 from .resource_mapping import GIB, described, make_plan
-from .scheduler_settings import check_host
 
 if TYPE_CHECKING:
     from ..result_cache import Cache

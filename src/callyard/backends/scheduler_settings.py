@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from ..argument_checks import check_host
 from ..errors import CallyardError, ResourceError
 from ..resource_values import amount, whole
 from ..utils.paths import expand
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from ..result_cache import Cache
     from .ssh import SSH
 
-__all__ = ["SchedulerSettings", "check_host", "check_jobs_possible"]
+__all__ = ["SchedulerSettings", "check_jobs_possible"]
 
 
 _LEAST_LOG = 1 << 12  # bytes: less would hold neither head nor tail
@@ -186,12 +187,6 @@ def check_jobs_possible(settings: Settings, cache: Cache | None) -> None:
         raise CallyardError("max_tasks_per_child is for workers, and here each call is a job; leave it out")
     if cache is not None and cache.mode == "read-only":
         raise CallyardError("jobs are written into the cache, which mode='read-only' forbids; choose another mode")
-
-
-def check_host(host: object) -> None:
-    """Raise ResourceError unless this is a host of a backend."""
-    if host is not None and not callable(getattr(host, "open", None)):
-        raise ResourceError(f"host must be SSH(...), as SSH('me@login'), not {host!r}")
 
 
 _PATHS = ("template", "python")

@@ -7,7 +7,6 @@ import socket
 
 from ..errors import CallyardError, OutOfMemory, RemoteTraceback, ResourceError, TimeLimitExceeded, WorkerLost
 from ..futures import Lazy
-from ..schedulers.registry import job_around
 from ..system.exit_status import how_it_ended, no_memory_left, too_long, too_much_memory
 from ..system.machine import find_memory
 from ..worker.communicator import find_launcher, launcher_advice, words_of_alone
@@ -53,6 +52,8 @@ def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | 
 
 def _owner_of_limit() -> str:
     """Return the owner of the limit of memory that all processes here share: a scheduler's job, or a control group."""
+    from ..schedulers.registry import job_around  # here, because few calls end so
+
     limit, how = find_memory()
     job = job_around(os.environ)
     if job.cgroup and f"/{job.cgroup}" in how:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from callyard import Executor
 from callyard.backends.batch.call_pickles import BufferFile, LargeContents, packed_call, pickle_call
-from callyard.serialize.importable import apart, for_another_computer, sending_apart
+from callyard.serialize.importable import apart, for_another_computer, sending_apart, sending_far
 
 LARGE = 1 << 16
 
@@ -175,5 +175,6 @@ def test_a_call_that_a_finalizer_submits_meanwhile_changes_nothing() -> None:
     with for_another_computer(lambda _: False):
         with apart(["other"]):
             assert sending_apart()
-        assert sending_apart()
+        assert sending_far()
     assert not sending_apart()
+    assert not sending_far()
