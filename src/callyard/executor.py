@@ -305,7 +305,6 @@ class _Running:
         self.backend = backend
         self.progress = progress
         self.closed = False
-        self._silent = False
         self._closer = weakref.finalize(self, backend.close, False)  # when neither executor nor view is left
         self._closer.atexit = False
 
@@ -318,27 +317,20 @@ class _Running:
         self.backend.close(wait)
         # Last: if an exception interrupts the above, the backend is still closed when the executor is collected.
         self._closer.detach()
-        if wait and self._silent:
-            self._silent = False
-            unasked.end_silence()
+        if wait:
+            unasked.end_silence(self)
         if wait and self.progress is not None:
             self.progress.close()
 
     def kill(self, signum: int) -> None:
         self.closed = True
-        self._be_silent()
+        unasked.begin_silence(self)
         self.backend.kill(signum)
 
     def interrupt(self) -> None:
         self.closed = True
-        self._be_silent()
+        unasked.begin_silence(self)
         self.backend.interrupt()
-
-    def _be_silent(self) -> None:
-        """Tell of no failures until the end of the executor: its calls end because the user wants it."""
-        if not self._silent:
-            self._silent = True
-            unasked.begin_silence()
 
 
 def _check_depth() -> None:

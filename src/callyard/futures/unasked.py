@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import weakref
 from contextlib import suppress
 from itertools import count
 
@@ -25,7 +26,7 @@ _KEPT = 20  # failures kept to be shown: of others only the name, as an error ma
 _LONGEST = 300  # characters of the first error
 
 _numbers = count()
-_silent: list[None] = []  # one for each executor whose workers were ended on purpose, and which has not ended
+_silent: weakref.WeakSet[object] = weakref.WeakSet()  # executors whose workers were ended, until their own end
 _names: dict[int, str] = {}  # of the called functions, by number, the earliest first
 _failures: dict[int, Lazy | BaseException] = {}
 
@@ -51,15 +52,16 @@ def forget_all() -> None:
     _failures.clear()
 
 
-def begin_silence() -> None:
+def begin_silence(executor: object) -> None:
     """Tell of nothing, because an executor ends its workers on purpose, and with them their calls."""
-    _silent.append(None)
+    _silent.add(executor)
 
 
-def end_silence() -> None:
-    """Tell of later failures again, and of none so far, as that executor has ended."""
-    forget_all()
-    _silent.pop()
+def end_silence(executor: object) -> None:
+    """Tell of later failures again, and of none so far, if that executor has been silent and has ended."""
+    if executor in _silent:
+        forget_all()
+        _silent.discard(executor)
 
 
 def tell() -> None:

@@ -35,6 +35,7 @@ class JobSignals:
         self.stopped = False  # the job must end
         self.warned: int | None = None  # the signal that has warned a call of the job's end
         self._end: EndSequence | None = None  # of the running call, once it may need one
+        self._announcing = False
         self._pid = 0  # of the running call's process
         self._options: dict[str, Any] = {}
         self.wakes, self._wake = os.pipe()  # readable after a signal
@@ -70,7 +71,7 @@ class JobSignals:
             os.close(self.wakes)
             os.close(self._wake)
             return 0
-        self._pid, self._options, self._end = pid, options, None
+        self._pid, self._options, self._end, self._announcing = pid, options, None, False
         if run_time is not None:
             before, now = options.get(WARN_BEFORE, run_time), self._clock()
             # Otherwise the call sees the coming end from the time.
@@ -120,7 +121,8 @@ class JobSignals:
             self._on_stop()
         if not self._pid:
             os._exit(128 + signum)
-        if self._end is None or not self._end.announced:
+        if (self._end is None or not self._end.announced) and not self._announcing:
+            self._announcing = True  # the next signal may come in the middle, while the module is being imported
             self._end = _sequence(self._options.get(GRACE))  # without one, the scheduler sends SIGKILL
             self._end.announce(self._clock())
 
