@@ -48,7 +48,7 @@ class ProcessState:
         os.umask(self._umask)
         self._limits = _soft_limits()
         self.recursion_limit = sys.getrecursionlimit()
-        self.path = list(sys.path)
+        self.path, self._hooks = list(sys.path), list(sys.path_hooks)
         self._timers = [(0.0, 0.0)] * len(_TIMERS)
         self._gone: int | None = None  # a descriptor of the call's directory, if it was removed
         note_modules()
@@ -92,12 +92,16 @@ class ProcessState:
 
     def _swap(self) -> None:
         """Exchange the noted state and the present one."""
-        path, limits = list(sys.path), _soft_limits()
+        path, hooks, limits = list(sys.path), list(sys.path_hooks), _soft_limits()
         self._umask = os.umask(self._umask)
         if limits != self._limits:
             _set_soft_limits(self._limits)
         sys.path[:] = self.path
-        self.path, self._limits = path, limits
+        if hooks != self._hooks:
+            sys.path_hooks[:] = self._hooks
+            for place in [place for place, finder in sys.path_importer_cache.items() if finder is None]:
+                del sys.path_importer_cache[place]  # looked at while there were other hooks
+        self.path, self._hooks, self._limits = path, hooks, limits
 
 
 def _soft_limits() -> list[int]:
