@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import callyard
+from callyard import Again  # before the calls, which leave no room for imports
 
 
 def in_a_removed_directory() -> None:
@@ -84,5 +84,5 @@ def end_after(disturb: Callable[[], None], how: str, attempt: int = 1) -> Any:
     if how == "raise":
         raise ValueError("of the call")
     if how == "again" and attempt == 1:
-        raise callyard.Again(disturb, how, 2)
+        raise Again(disturb, how, 2)
     return attempt
