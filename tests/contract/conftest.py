@@ -81,26 +81,28 @@ def _thread_pool() -> StandardExecutor:
 # one node: there is one worker for calls of one shape that follow each other
 # again: a call may raise `Again`
 # grace: a call hears of its end before it comes, and knows what it was given
+# cancels: a call that was cancelled never begins; `cancel` does not wait for another computer to say so
 # runs again: a call that is made twice runs twice, and its arguments need no meaning that can be hashed
 _LOCAL = frozenset(
     [
         *("processes", "any function", "snapshot", "explains", "resources", "initializer", "max_tasks", "kill"),
-        *("workers", "again", "grace"),
+        *("workers", "again", "grace", "cancels"),
     ]
 )
 _ONE_NODE = _LOCAL | {"one node"}
-_THREADS = frozenset(["same objects", "any function", "workers", "again"])
-_JOBS = frozenset(["processes", "any function", "snapshot", "explains", "resources", "initializer"])
+_THREADS = frozenset(["same objects", "any function", "workers", "again", "cancels"])
+_JOBS = frozenset(["processes", "any function", "snapshot", "explains", "resources", "initializer", "cancels"])
+_FAR = frozenset({"workers", "cancels"})  # lacking on another computer
 _SMOKE = frozenset({"smoke"})
 _CORE = _SMOKE | {"core"}
 BACKENDS = {
     "local": Backend(_ONE_NODE | {"runs again"}),
     "local with a cache": Backend(_ONE_NODE, remembers=True),
-    "local by SSH": Backend((_ONE_NODE | {"runs again"}) - {"workers"}, ssh=True, only=_CORE),
-    "local by SSH with a cache": Backend(_ONE_NODE - {"workers"}, remembers=True, ssh=True, only=_SMOKE),
+    "local by SSH": Backend((_ONE_NODE | {"runs again"}) - _FAR, ssh=True, only=_CORE),
+    "local by SSH with a cache": Backend(_ONE_NODE - _FAR, remembers=True, ssh=True, only=_SMOKE),
     "threads": Backend(_THREADS | {"runs again"}, _thread_pool),
     "threads with a cache": Backend(_THREADS, _thread_pool, remembers=True),
-    "processes": Backend(frozenset({"processes", "runs again", "workers", "again"}), _process_pool),
+    "processes": Backend(frozenset({"processes", "runs again", "workers", "again", "cancels"}), _process_pool),
     "slurm detached": Backend(_JOBS | {"runs again"}, detached=True, only=_CORE),
     "slurm detached with a cache": Backend(_JOBS, remembers=True, detached=True),
     "local detached": Backend(_JOBS | {"runs again"}, detached=True, only=_SMOKE, cluster="daemon"),

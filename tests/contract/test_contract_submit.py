@@ -77,6 +77,7 @@ def test_a_running_call_cannot_be_cancelled(ex: Executor, gate: Gate) -> None:
 
 
 @pytest.mark.smoke
+@pytest.mark.feature("cancels")
 def test_cancelled_calls_do_not_run(make: Make, gate: Gate, tmp_path: Path) -> None:
     ex = make(1)
     ex.submit(gate.hold)
