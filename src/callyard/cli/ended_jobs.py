@@ -1,4 +1,4 @@
-"""Whether the jobs of a damaged batch are over: by the scheduler, and by the files that running jobs touch."""
+"""The end of the jobs of a damaged batch, by the scheduler, and by the files that running jobs touch."""
 
 from __future__ import annotations
 

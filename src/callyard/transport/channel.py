@@ -91,7 +91,7 @@ class Listener(Endpoint):
         self._accepts = False
         self._signs = SignsOfLife(silence)
         self._looked = clock()
-        self._look_at_door()
+        self._look_at_door(self._looked, knocked=False)
 
     def receive(self) -> list[tuple[int, Message | None]]:
         """Return the arrived messages, each with its peer; never wait.
@@ -101,15 +101,17 @@ class Listener(Endpoint):
         self._check()
         self._calm()
         arrived: list[tuple[int, Message | None]] = []
-        self.behind = False
+        self.behind = knocked = False
         for key, events in self._selector.select(0):
-            if isinstance(key.data, TlsConnection):
-                if key.data.peer:
-                    self._serve(key.data, events, arrived)
-                else:
-                    self._go_on_with(key.data)
-        self._look_for_signs(arrived)
-        self._look_at_door()
+            if not isinstance(key.data, TlsConnection):
+                knocked |= key.data is not None
+            elif key.data.peer:
+                self._serve(key.data, events, arrived)
+            else:
+                self._go_on_with(key.data)
+        now = self._clock()
+        self._look_for_signs(arrived, now)
+        self._look_at_door(now, knocked)
         return arrived
 
     def send(self, peer: int, head: bytes, beside: Sequence[Memory] = ()) -> None:
@@ -163,9 +165,9 @@ class Listener(Endpoint):
             self._known.remove(peer)
             arrived.append((peer, None))
 
-    def _look_for_signs(self, arrived: list[tuple[int, Message | None]]) -> None:
+    def _look_for_signs(self, arrived: list[tuple[int, Message | None]], now: float) -> None:
         """Ask peers that have long been silent whether they are there, and end those that do not answer."""
-        silent = self._signs.look(self._peers.values(), self._clock())
+        silent = self._signs.look(self._peers.values(), now)
         for connection in silent.ask:
             connection.send(Message(PING))
             self._watch(connection)
@@ -187,22 +189,22 @@ class Listener(Endpoint):
         else:
             self._watch(stranger)
 
-    def _look_at_door(self) -> None:
-        """Accept connections, as many as may be unproved at the same time, and close those that take too long."""
-        now = self._clock()
+    def _look_at_door(self, now: float, knocked: bool) -> None:
+        """Accept connections if some have come, as many as may be unproved; close those that take too long."""
         # By the time of the last look, as this driver may have been busy since, and not the stranger.
         for stranger in self._handshakes.too_slow(self._looked):
             self._drop(stranger)
         self._looked = now
-        for stranger in self._handshakes.accept(now):
-            self._watch(stranger)
+        if knocked or not self._accepts:  # else there is nobody, and each look would cost a system call for each socket
+            for stranger in self._handshakes.accept(now):
+                self._watch(stranger)
         # Else the descriptor would stay readable for connections that are not accepted now.
         accepts = self._handshakes.accepts(now)
         if self._accepts != accepts:
             self._accepts = accepts
             for sock in self._handshakes.listening:
                 if accepts:
-                    self._selector.register(sock, selectors.EVENT_READ)
+                    self._selector.register(sock, selectors.EVENT_READ, sock)
                 else:
                     self._selector.unregister(sock)
 
