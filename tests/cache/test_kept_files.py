@@ -15,9 +15,9 @@ import pytest
 from callyard import Cache, Executor, File, Local
 from callyard.cache import kept_files
 from callyard.cache.directory import CacheDirectory
-from callyard.cache.kept_files import KeptFiles, usable_name
+from callyard.cache.kept_files import KeptFiles
 from callyard.errors import CacheError, UnsafeCache
-from callyard.hashing.files import content_name
+from callyard.hashing.files import content_name, usable_name
 
 
 @dataclass

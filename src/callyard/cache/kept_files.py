@@ -18,11 +18,11 @@ from typing import Any
 
 from ..errors import CacheError
 from ..hashing.digest import new_hash
-from ..hashing.files import PIECE, File, content_name, name_of_content
+from ..hashing.files import PIECE, File, content_name, name_of_content, usable_name
 from .directory import CacheDirectory, remove_file, remove_tree, sync_directory, write_all
 from .permissions import check_file
 
-__all__ = ["FOLDER", "IncomingContent", "KeptFiles", "is_content", "size_of", "usable_name"]
+__all__ = ["FOLDER", "IncomingContent", "KeptFiles", "is_content", "size_of"]
 
 FOLDER = "files"
 _GRACE = 3600.0  # s for which an unneeded content stays, as the entry that names it may be on its way
@@ -41,12 +41,6 @@ def is_content(name: str) -> bool:
 def size_of(name: str) -> int:
     """Return the size in the name of a content (bytes)."""
     return int(name.partition("-")[0])
-
-
-def usable_name(name: str) -> str:
-    """Return the name for a kept file: that of the original, without any directory."""
-    own = os.path.basename(name.replace("\0", ""))
-    return own if own not in ("", ".", "..") else "file"
 
 
 class KeptFiles:
@@ -70,13 +64,37 @@ class KeptFiles:
             with open(file, "rb", buffering=0) as opened, self.incoming(content) as incoming:
                 while piece := opened.read(PIECE):
                     incoming.write(piece)
-                if not incoming.keep(own, sync):
+                if not self.accept(incoming, own, sync):
                     raise CacheError(f"{os.fspath(file)!r} was changed while its content was being kept")
         return content, own
 
     def incoming(self, content: str) -> IncomingContent:
         """Return a content to be written piece by piece, which appears whole or not at all."""
-        return IncomingContent(self, content, *self._directory.temporary(FOLDER))
+        return IncomingContent(content, *self._directory.temporary(FOLDER))
+
+    def accept(self, incoming: IncomingContent, own: str, sync: bool = False) -> bool:
+        """Let a content appear under a name; return False if other bytes than the content's were written."""
+        if not incoming.is_whole():
+            return False
+        incoming.finish(sync)
+        if self.place(incoming.content, own) is None:  # no other process was faster
+            self._take(incoming, own)
+        if sync:
+            for directory in (f"{self.path}/{incoming.content}", self.path):
+                sync_directory(directory)
+        return True
+
+    def _take(self, incoming: IncomingContent, own: str) -> None:
+        """Give a written file its place; a damaged one there is replaced."""
+        self._directory.subdirectory(FOLDER)
+        folder = self._directory.subdirectory(f"{FOLDER}/{incoming.content}")
+        for name in os.listdir(folder):  # all are links to one damaged file
+            if name != own:
+                remove_file(f"{folder}/{name}")
+        path = f"{folder}/{own}"
+        os.replace(incoming.temporary, path)
+        status = os.stat(path)
+        self._note(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
 
     def place(self, content: str, own: str) -> str | None:
         """Return the path of a kept content under a name, after a look at its bytes; None if it is not there whole."""
@@ -204,31 +222,13 @@ class KeptFiles:
             return False
         return remove_tree(gone)
 
-    # -- for incoming contents -------------------------------------------------------------------------
-
-    def take(self, content: str, temporary: str, own: str) -> None:
-        """Give a written file its place; a damaged one there is replaced."""
-        self._directory.subdirectory(FOLDER)
-        folder = self._directory.subdirectory(f"{FOLDER}/{content}")
-        for name in os.listdir(folder):  # all are links to one damaged file
-            if name != own:
-                remove_file(f"{folder}/{name}")
-        path = f"{folder}/{own}"
-        os.replace(temporary, path)
-        status = os.stat(path)
-        self._note(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
-
-    def sync(self, content: str) -> None:
-        for directory in (f"{self.path}/{content}", self.path):
-            sync_directory(directory)
-
 
 class IncomingContent:
-    """A content on its way into a cache; whatever happens, half of it never counts."""
+    """A content that is being written to a temporary file, piece by piece; half of it never counts."""
 
-    def __init__(self, files: KeptFiles, content: str, descriptor: int, temporary: str) -> None:
-        self._files, self._content = files, content
-        self._descriptor, self._temporary = descriptor, temporary
+    def __init__(self, content: str, descriptor: int, temporary: str) -> None:
+        self.content, self.temporary = content, temporary
+        self._descriptor = descriptor
         self._digest, self.size = new_hash(size_of(content)), 0
         self._closed = False
 
@@ -250,25 +250,17 @@ class IncomingContent:
 
     def is_whole(self) -> bool:
         """Return True if what was written is the content."""
-        return name_of_content(self.size, self._digest) == self._content
+        return name_of_content(self.size, self._digest) == self.content
 
-    def keep(self, own: str, sync: bool = False) -> bool:
-        """Let the content appear under a name; return False if other bytes than the content's were written."""
-        if not self.is_whole():
-            return False
-        mode = stat.S_IMODE(os.fstat(self._descriptor).st_mode)
-        os.fchmod(self._descriptor, mode & 0o440)
+    def finish(self, sync: bool = False) -> None:
+        """Let nobody write to the file any more."""
+        os.fchmod(self._descriptor, stat.S_IMODE(os.fstat(self._descriptor).st_mode) & 0o440)
         if sync:
             os.fsync(self._descriptor)
-        if self._files.place(self._content, own) is None:  # no other process was faster
-            self._files.take(self._content, self._temporary, own)
-        if sync:
-            self._files.sync(self._content)
-        return True
 
     def close(self) -> None:
-        """Remove what has not been kept."""
+        """Remove what has not got another place."""
         if not self._closed:
             self._closed = True
             os.close(self._descriptor)
-            remove_file(self._temporary)  # of a kept content nothing is there any more
+            remove_file(self.temporary)

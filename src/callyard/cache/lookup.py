@@ -32,6 +32,11 @@ class CachedResult:
         """The name of the function."""
         return self._stored.head.name
 
+    @property
+    def size(self) -> int:
+        """The size of the whole entry (bytes)."""
+        return self._stored.head.size
+
     def load(self) -> Any:
         if not self.failed:
             return self._stored.output()

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 from ..serialize import definition_identity
 from ..serialize.importable import sending_far
 from .digest import combine, new_hash
 
-__all__ = ["PIECE", "File", "content_name", "file_at", "file_token", "keep_copies", "name_of_content"]
+__all__ = [
+    "PIECE",
+    "Copies",
+    "File",
+    "TravellingFile",
+    "content_name",
+    "copies_from",
+    "file_at",
+    "file_token",
+    "name_of_content",
+    "noting_files",
+    "take_copies_from",
+    "usable_name",
+]
 
 PIECE = 1 << 20  # bytes read at once
-_keep_copy: Callable[[str, bytes], str] | None = None  # of a gateway
 
 
 class File(os.PathLike[str]):
@@ -62,13 +76,18 @@ class File(os.PathLike[str]):
         return f"File({self._path!r})"
 
     def __reduce__(self) -> tuple[Callable[..., File], tuple[object, ...]]:
+        if _travelling.files is not None:
+            travelling = TravellingFile(content_name(self), usable_name(self._path), self._path)
+            _travelling.files.append(travelling)
+            return _arrived, (definition_identity.process_name, self._path, travelling.content)
         if not sending_far():
             return file_at, (self._path,)
         from pickle import PickleBuffer  # here, because a job needs none
 
+        name = content_name(self)
         with open(self._path, "rb") as file:
             data = file.read()  # not mapped: a file that becomes shorter meanwhile would end this process
-        return _received, (definition_identity.process_name, self._path, PickleBuffer(data))
+        return _arrived, (definition_identity.process_name, self._path, name, PickleBuffer(data))
 
 
 def file_token(file: File) -> bytes:
@@ -100,10 +119,10 @@ def name_of_content(size: int, digest: Any) -> str:
     return f"{size}-{digest.hexdigest()}"
 
 
-def keep_copies(keep: Callable[[str, bytes], str]) -> None:
-    """Let `keep(name, content)` store the files that come from another computer, and return their paths."""
-    global _keep_copy
-    _keep_copy = keep
+def usable_name(path: str) -> str:
+    """Return the name for a copy of a file: that of the original, without any directory."""
+    own = os.path.basename(path.replace("\0", ""))
+    return own if own not in ("", ".", "..") else "file"
 
 
 def file_at(path: str) -> File:
@@ -113,10 +132,69 @@ def file_at(path: str) -> File:
     return file
 
 
-def _received(process: str, path: str, data: bytes | bytearray | memoryview) -> File:
+# -- between computers -------------------------------------------------------------------------------------
+
+
+class TravellingFile(NamedTuple):
+    """A file in a pickle for another computer, to which the content goes beside the pickle."""
+
+    content: str  # its name
+    own: str  # the name of the copy
+    path: str
+
+
+class Copies(Protocol):
+    """The copies of another computer's files."""
+
+    def find(self, name: str, own: str) -> str:
+        """Return the path of the copy of a content under a name."""
+
+    def keep_bytes(self, name: str, own: str, data: Any) -> str:
+        """Keep a content, and return the path of the copy."""
+
+
+class _Travelling(threading.local):
+    files: list[TravellingFile] | None = None  # in a pickle that this thread makes
+    copies: Copies | None = None  # for pickles that this thread opens
+
+
+_travelling = _Travelling()
+_copies: Copies | None = None  # for all pickles that this process opens
+
+
+@contextlib.contextmanager
+def noting_files() -> Iterator[list[TravellingFile]]:
+    """Leave the contents of files out of the pickles that this thread makes inside the block, and note the files."""
+    before, found = _travelling.files, list[TravellingFile]()
+    _travelling.files = found
+    try:
+        yield found
+    finally:
+        _travelling.files = before
+
+
+@contextlib.contextmanager
+def copies_from(copies: Copies) -> Iterator[None]:
+    """Find the files of another computer among these copies, in pickles that this thread opens inside the block."""
+    before, _travelling.copies = _travelling.copies, copies
+    try:
+        yield
+    finally:
+        _travelling.copies = before
+
+
+def take_copies_from(copies: Copies) -> None:
+    """Find the files of another computer among these copies, in all pickles that this process opens."""
+    global _copies
+    _copies = copies
+
+
+def _arrived(process: str, path: str, name: str, data: Any = None) -> File:
     """Return a copy of a file from another computer; in the process that has sent it, the file itself."""
     if process == definition_identity.process_name:
         return file_at(path)
-    if _keep_copy is None:
+    copies = _travelling.copies or _copies
+    if copies is None:
         raise RuntimeError(f"File({path!r}) was sent to a gateway, and this process is none")
-    return file_at(_keep_copy(os.path.basename(path), bytes(data)))
+    own = usable_name(path)
+    return file_at(copies.find(name, own) if data is None else copies.keep_bytes(name, own, data))
