@@ -167,16 +167,6 @@ class SharedCall(PendingCall):
         call, cache = self._call, self.settings.cache
         part = self._part
         references = part.references if call is None and part is not None else ()
-        facts: dict[str, Any] = {
-            "ingredients": {} if call is None else call.ingredients(),
-            "resources": self.settings.asked,
-        }
-        source = source_of(self.fn)
-        sources = "" if part is None else pack(part.sources, source)
-        if sources:
-            facts["sources"] = sources
-        if "error_log_file" in self.settings.asked:
-            facts["log"] = os.path.abspath(self.settings.asked["error_log_file"])
         return RunRequest(
             directory=cache.path,
             inode=self._inode(),
@@ -187,10 +177,20 @@ class SharedCall(PendingCall):
             failures=cache.failures,
             references=references if call is None else call.references,
             code_only=self._context.code_only,
-            source=source,
+            source=source_of(self.fn),
             meant=self._meant(),
-            facts={**facts, "submitted_from": platform.node(), "callyard": VERSION},
+            facts=self._facts(),
         )
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what is stored beside the values, for people."""
+        call, part, asked = self._call, self._part, self.settings.asked
+        facts = {"ingredients": {} if call is None else call.ingredients(), "resources": asked}
+        sources = "" if part is None else pack(part.sources, source_of(self.fn))
+        more = {"sources": sources} if sources else {}
+        if "error_log_file" in asked:
+            more["log"] = os.path.abspath(asked["error_log_file"])
+        return {**facts, **more, "submitted_from": platform.node(), "callyard": VERSION}
 
     def _meant(self) -> KeyInputs | None:
         call = self._call
