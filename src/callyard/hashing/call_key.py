@@ -175,7 +175,7 @@ class CallKey:
             look = readable(token) if label.startswith("global ") else ""
             found[label] = short_token(token) + (f" {look}" if look else _version(label))
         for name, value, token in zip(self.names, self.values, self._parts[2::2], strict=True):
-            found[f"argument {name}"] = f"{short_token(token)} {_description(value)}"
+            found[f"argument {name}"] = f"{short_token(token)} {description_of(value)}"
         if len(self._parts) % 2 == 0:
             found["docstrings and annotations"] = short_token(self._parts[-1])
         around = self.surroundings
@@ -435,7 +435,7 @@ def _version(label: str) -> str:
     return "" if package is None else f" {package.version}"
 
 
-def _description(value: Any) -> str:
+def description_of(value: Any) -> str:
     """Return a line for people to tell values apart, without running user code."""
     if type(value) in (int, float, complex, bool, str, bytes, type(None)):
         return _beginning(repr(value))

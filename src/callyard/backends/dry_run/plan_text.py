@@ -87,8 +87,13 @@ def _line(call: PlannedCall) -> str:
 
 
 def _diffs(calls: Sequence[PlannedCall]) -> Iterator[tuple[str, str]]:
-    """Yield the changes of code, each once."""
-    yield from dict.fromkeys(pair for call in calls for pair in call.diffs.items())
+    """Yield the changes of code, each once: many entries may differ from the calls by the same."""
+    seen = set()
+    for label, diff in dict.fromkeys(pair for call in calls for pair in call.diffs.items()):
+        change = label, diff.partition("\n@@")[2]
+        if change not in seen:
+            seen.add(change)
+            yield label, diff
 
 
 def _open_end(calls: Sequence[PlannedCall], asked: int) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 __all__ = ["PlannedCall", "PlannedState"]
 
@@ -44,3 +44,7 @@ class PlannedCall:
     diffs: Mapping[str, str] = field(default_factory=dict)
     same_as: int | None = None
     asked: Mapping[str, object] = field(default_factory=dict)
+
+    def but(self, **changes: Any) -> PlannedCall:
+        """Return the same with some changes."""
+        return replace(self, **changes)
