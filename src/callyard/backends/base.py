@@ -17,7 +17,7 @@ from .cached.cached_future import CachedCall
 if TYPE_CHECKING:
     from ..result_cache import Cache
 
-__all__ = ["Backend", "BackendFactory", "Settings"]
+__all__ = ["Backend", "BackendFactory", "FactoryElsewhere", "Settings"]
 
 T = TypeVar("T")
 
@@ -106,4 +106,15 @@ class BackendFactory(Protocol):
 
         Raises:
             CallyardError: the settings do not go together, or there are no such resources here.
+        """
+
+
+class FactoryElsewhere(BackendFactory, Protocol):
+    """A description of resources that another computer has; it is opened there."""
+
+    def resource_check(self, settings: Settings, detached: bool) -> Callable[[Resources], object]:
+        """Return the check of a call's resources by texts alone, as only the other computer knows what there is.
+
+        Raises:
+            CallyardError: the settings do not go together.
         """
