@@ -33,6 +33,7 @@ from ...transport.frames import GarbledFrame
 from ...worker.exceptions import unreadable_call
 from ..base import Backend
 from ..cached.backend import CachedBackend
+from ..cached.cached_future import CachedFuture
 from . import protocol
 from .contents import ContentSink
 from .message_streams import Announced, LargeMessage, MessageReader, MessageWriter, Sink, in_memory
@@ -72,6 +73,7 @@ class Gateway:
         self._forgotten: set[int] = set()  # what it will name no more, though calls that wait here may have named it
         self._forgotten_functions: set[int] = set()  # likewise
         self._told: dict[int, tuple[bool, str | None, int]] = {}  # of calls that have not ended, what was said last
+        self._changed = threading.Event()  # a call has come or ended
         self._over = self._left = self._ended = False
 
     def run(self) -> bool:
@@ -228,6 +230,7 @@ class Gateway:
             return
         self._futures[number] = future
         self._told[number] = (False, None, 1)
+        self._changed.set()
         when_ended(future, partial(self._call_ended, number))
 
     def _forget(self) -> None:
@@ -290,7 +293,10 @@ class Gateway:
         future = self._futures.pop(number, None)
         if future is not None:
             self._told.pop(number, None)
-            future.cancel()
+            if isinstance(future, CachedFuture) and self._backend is not None and self._backend.detached:
+                future.cancel_begun()
+            else:
+                future.cancel()
 
     def _cancel_waiting(self) -> None:
         for number in self._waiting.clear():
@@ -308,6 +314,7 @@ class Gateway:
                 self._writer.put_large(partial(LargeMessage, protocol.CONTENT, 0, name, [source]))
 
     def _call_ended(self, number: int, future: Future[Any]) -> None:
+        self._changed.set()
         if self._told.pop(number, None) is not None:
             self._answers.tell(number, future)
 
@@ -315,7 +322,10 @@ class Gateway:
         """Send news of calls; end this process if the driver is silent for too long, as its link may be cut."""
         pause = _SOON
         while True:
-            time.sleep(pause)
+            if self._changed.wait(pause):  # calls have come or ended, so others begin
+                self._changed.clear()
+                pause = _SOON
+                time.sleep(pause)
             if self._ended:
                 return
             if not self._still_there():
