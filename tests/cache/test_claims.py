@@ -160,7 +160,7 @@ def test_who_is_gone_is_succeeded(claims: Claims, home: CacheDirectory) -> None:
     assert not files(home)
 
 
-@pytest.mark.parametrize("change", [{"machine": "elsewhere"}, {"namespace": "1.2"}])
+@pytest.mark.parametrize("change", [{"host": "elsewhere", "boot": "b007"}, {"namespace": "1.2"}])
 def test_who_may_live_is_not_succeeded(claims: Claims, home: CacheDirectory, change: dict[str, str]) -> None:
     elsewhere = dead("a1").replace(**change)
     write(home, KEY, elsewhere)
@@ -763,7 +763,7 @@ def test_sweeping_removes_the_claims_of_the_dead(claims: Claims, home: CacheDire
     write(home, KEY, dead("a1"))
     write(home, f"{KEY}+a1", dead("b2"))
     write(home, "other", dead("c3"))
-    write(home, "elsewhere", owner("d4", host="elsewhere", machine="e"))
+    write(home, "elsewhere", owner("d4", host="elsewhere"))
     mine = take(claims, "mine")
     assert claims.sweep() == 2
     assert claims.sweep() == 0
