@@ -32,6 +32,7 @@ class Settings:
         initargs: the arguments of `initializer`.
         init_function: runs there too; its results, by name, are arguments for calls with such parameters.
         max_tasks_per_child: calls after which a process is replaced; None for never.
+        executor: the name of an executor that several processes act for in turn, as gateways; else empty.
     """
 
     max_workers: int | None = None
@@ -39,6 +40,7 @@ class Settings:
     initargs: tuple[object, ...] = ()
     init_function: Callable[[], dict[str, object]] | None = None
     max_tasks_per_child: int | None = None
+    executor: str = ""
 
     @property
     def changes_data(self) -> bool:

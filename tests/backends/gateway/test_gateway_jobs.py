@@ -174,6 +174,28 @@ def test_a_call_that_began_meanwhile_is_cancelled_there(
     assert runs(journal) == ["1"]
 
 
+def test_a_later_gateway_ends_the_jobs_of_an_earlier_one(
+    sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, results: Path
+) -> None:
+    """They are the same executor's, whichever gateway has submitted them."""
+    warnings.simplefilter("ignore")
+    with Executor(backend=backend(sshd, slurm, place), cache=results) as executor:
+        first = executor.submit(noted, journal, gate, 1)
+        second = executor.submit(noted, journal, None, first)
+        gate.arrived()
+        until(lambda: len(slurm.jobs()) == 2)
+        for process in gateways():
+            process.kill()
+        until(lambda: "the connection to plain" in repr(second))
+        until(lambda: "the connection to plain" not in repr(second))
+        until(lambda: second.job_id)
+        assert second.cancel()
+        until(lambda: len(slurm.jobs()) == 1)
+        executor.kill_workers()
+        until(lambda: not slurm.jobs())
+    assert runs(journal) == ["1"]
+
+
 def test_a_call_that_others_wait_for_goes_on(
     sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, tmp_path: Path, no_news: None
 ) -> None:

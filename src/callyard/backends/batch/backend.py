@@ -81,7 +81,7 @@ class BatchBackend:
         self._waiting: set[Future[Any]] = set()  # the futures without an end so far
         self._commands = commands = CommandThread(self._inbox.put)
         self._state = state = ExecutorState(job_settings.poll, job_settings.result_grace)
-        self._delivery = delivery = Delivery(home, private, state, clock)
+        self._delivery = delivery = Delivery(home, private, state, clock, settings.executor)
         self._earlier = earlier = EarlierBatches(home, state, delivery, clock)
         self._submitter = Submitter(commands, scheduler, state, earlier, delivery, clock)
         writer = BatchWriter(home, job_settings, settings, private)

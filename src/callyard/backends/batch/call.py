@@ -79,7 +79,8 @@ class JobCall(PlannedCall):
         self.inputs: list[CallInput | InputSource] = []
         self.directory: BatchDirectory | None = None
         self.number = 0
-        self.ours = False  # submitted by this executor
+        self.ours = False  # submitted by this backend
+        self.ours_before = False  # submitted by an earlier process for the same executor
 
     @property
     def name(self) -> str:
