@@ -25,6 +25,7 @@ LAYERS = [
     "utils",
     "errors",
     "events",
+    "display",
     "system",
     "resource_values",
     "resources",

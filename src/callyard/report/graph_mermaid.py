@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from ..display.call_states import STATES, count_words
 from .call_graph import CallGraph, GraphNode
-from .states import STATES, count_words
 
 __all__ = ["mermaid"]
 

@@ -6,11 +6,11 @@ import io
 from itertools import pairwise
 from typing import Any
 
+from ..display.call_states import COLOURS, STATES
 from ..errors import CallyardError
 from .call_graph import CallGraph, GraphNode
 from .graph_svg import BOX_HEIGHT, bend_of, box_width, layout_of, marks, name_of
 from .layout import Point
-from .states import COLOURS, STATES
 
 __all__ = ["png"]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from html import escape
 from itertools import pairwise
 
+from ..display.call_states import COLOURS, STATES, count_words
 from .call_graph import CallGraph, GraphNode
 from .layout import Layout, Point, laid_out
-from .states import COLOURS, STATES, count_words
 
 __all__ = ["BOX_HEIGHT", "STYLE", "bend_of", "box_width", "layout_of", "marks", "name_of", "svg"]
 

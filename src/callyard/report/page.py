@@ -16,6 +16,8 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
+from ..display.call_states import STATES, colour_variables
+from ..display.notebook_html import share_bar
 from ..events.call_record import CallRecord, CallState, RunRecord
 from ..utils.quantities import calls as counted_calls
 from ..utils.quantities import duration, memory_size
@@ -23,10 +25,9 @@ from ..version import VERSION
 from .call_graph import MOST_CALLS, nodes_and_edges
 from .graph_svg import STYLE, svg
 from .page_data import page_data
-from .states import STATES, count_words, state_colours
 from .summary import FailureGroup, FunctionSummary, RunSummary, summary_of, time_of
 
-__all__ = ["page", "share_bar"]
+__all__ = ["page", "remarks"]
 
 _MOST_FUNCTIONS = 100
 _MOST_FAILURES = 50
@@ -69,7 +70,8 @@ def _asset(name: str) -> str:
 @cache
 def _css() -> str:
     fills = "".join(f".share .{state}{{fill:var(--{state})}}.mark.{state}{{color:var(--{state})}}" for state in STATES)
-    return state_colours(":root") + _asset("report.css") + fills + STYLE
+    dark = f"@media (prefers-color-scheme:dark){{:root{{{colour_variables(True)}}}}}"
+    return f":root{{{colour_variables(False)}}}{dark}\n{_asset('report.css')}{fills}{STYLE}"
 
 
 def _hash(text: str) -> str:
@@ -116,21 +118,6 @@ def _tiles(run: RunRecord, summary: RunSummary) -> Iterator[tuple[str, str, str]
 
 def _percent(share: float) -> str:
     return f"{share * 100:.0f} %" if share == 0 or share >= 0.01 else "< 1 %"
-
-
-def share_bar(counts: Mapping[CallState, int]) -> str:
-    """Return a bar divided by the states of calls, as SVG."""
-    total, at, parts = sum(counts.values()), 0.0, []
-    for state in STATES:
-        if count := counts.get(state, 0):
-            part = 100 * count / total
-            parts.append(f'<rect class="{state}" x="{at:.3f}" y="0" width="{part:.3f}" height="1"/>')
-            at += part
-    words = escape(count_words(counts))
-    return (
-        f'<svg class="share" viewBox="0 0 100 1" preserveAspectRatio="none" role="img" aria-label="{words}">'
-        f"{''.join(parts)}</svg>"
-    )
 
 
 def _legend(counts: Mapping[CallState, int]) -> str:

@@ -6,10 +6,10 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 
+from ..display.call_states import STATES
 from ..events.call_record import CallRecord, RunRecord
 from ..utils.quantities import duration
 from .lanes import Lane, lanes_of
-from .states import STATES
 from .summary import RunSummary, asked_cores, asked_memory, time_of
 
 __all__ = ["asked_words", "page_data"]

@@ -1,4 +1,4 @@
-"""The states of calls as they are shown: in one order, with one word, mark and colour each."""
+"""The states of calls as shown: in one order, with one word, mark and colour each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..events.call_record import CallState
 
-__all__ = ["COLOURS", "STATES", "StateLook", "count_words", "state_colours"]
+__all__ = ["COLOURS", "STATES", "StateLook", "colour_variables", "count_words"]
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,11 @@ COLOURS = {
 }
 
 
-def state_colours(selector: str) -> str:
-    """Return the CSS with the colours as variables, "--failed" and so on, for a light and a dark ground."""
-    light = [f"--{name}:{pair[0]}" for name, pair in COLOURS.items()]
-    light += [f"--{name}:{look.light}" for name, look in STATES.items()]
-    dark = [f"--{name}:{pair[1]}" for name, pair in COLOURS.items()]
-    dark += [f"--{name}:{look.dark}" for name, look in STATES.items()]
-    return f"{selector}{{{';'.join(light)}}}\n@media (prefers-color-scheme:dark){{{selector}{{{';'.join(dark)}}}}}\n"
+def colour_variables(dark: bool) -> str:
+    """Return the colours on a light or a dark ground as CSS variables, "--failed" and so on."""
+    colours = [(name, pair[dark]) for name, pair in COLOURS.items()]
+    colours += [(name, look.dark if dark else look.light) for name, look in STATES.items()]
+    return ";".join(f"--{name}:{colour}" for name, colour in colours)
 
 
 def count_words(counts: Mapping[CallState, int]) -> str:
