@@ -202,7 +202,7 @@ def test_public_names() -> None:
 
 
 def test_importing_callyard_loads_no_optional_library() -> None:
-    optional = {"numpy", "tqdm", "mpi4py", "matplotlib", "h5py", "cryptography", "pandas", "psutil", "jinja2"}
+    optional = {"numpy", "IPython", "mpi4py", "matplotlib", "h5py", "cryptography", "pandas", "psutil", "jinja2"}
     code = "import sys; from callyard import *; print(*{m.partition('.')[0] for m in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "callyard" in loaded

@@ -52,10 +52,7 @@ class Terminal:
             assert time.monotonic() < deadline, "\n".join(self.screen.display)
             assert self._read() or seen(), "\n".join(self.screen.display)
 
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._process.kill()  # that has ended, unless the test failed
         self._process.wait(PATIENCE)
         os.close(self._master)

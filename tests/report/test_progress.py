@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,7 @@ def test_prints_and_a_prompt_are_left_alone(tmp_path: Path) -> None:
 
     script = tmp_path / "study.py"
     script.write_text(SCRIPT.format(place=str(tmp_path)))
-    with Terminal(tmp_path, str(script)) as terminal:
+    with closing(Terminal(tmp_path, str(script))) as terminal:
         terminal.until(lambda: "1 running" in terminal.bottom and "1 failed" in terminal.bottom)
         terminal.until(lambda: terminal.lines[-2] == "name?")
         assert terminal.bottom.startswith("callyard ████████████████░░░░ 5 of 6 calls done")
@@ -242,7 +243,7 @@ def test_two_executors_have_a_row_each_and_the_interpreter_gives_them_back(tmp_p
         input("wait ")
         """)
     )
-    with Terminal(tmp_path, str(script)) as terminal:
+    with closing(Terminal(tmp_path, str(script))) as terminal:
         terminal.until(
             lambda: sorted(line.split(" of ")[-1] for line in terminal.lines[-2:]) == ["1 call done", "2 calls done"]
         )
@@ -264,7 +265,7 @@ def test_a_program_in_the_background_writes_nothing(tmp_path: Path) -> None:
     outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}], process_group=0); print('done')"
     if sys.version_info < (3, 11):
         pytest.skip("subprocess makes process groups from 3.11 on")
-    with Terminal(tmp_path, "-c", outer) as terminal:
+    with closing(Terminal(tmp_path, "-c", outer)) as terminal:
         assert terminal.end() == 0
         assert terminal.lines == ["done"]
 
