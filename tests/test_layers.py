@@ -60,6 +60,7 @@ ONE_MEANING = {
     "base.py": "the interface that the modules of this folder implement",
     "call.py": "a call, with what this folder has to know of it",
     "explain.py": "why a call is answered from the cache or not: the command, and the work behind it",
+    "graph.py": "the graph of a run's calls: the command, and the work behind it",
     "refusals.py": "the reasons why a scheduler did not carry out a command, from its words",
     "registry.py": "the implementations of the interface in base.py, ours and those of other packages, by name",
     "scheduler.py": "a scheduler, made of the other modules of its folder",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import CallyardError
 from ..events.call_record import RunRecord
+from ..utils.quantities import calls, counted
 from .call_graph import CallGraph, nodes_and_edges
 from .graph_mermaid import mermaid
 from .graph_png import png
@@ -67,8 +68,8 @@ class Graph(CallGraph):
         return self.mermaid()
 
     def __repr__(self) -> str:
-        calls = sum(node.calls for node in self.nodes.values())
-        return f"<Graph of {calls:,} calls: {len(self.nodes)} nodes, {len(self.edges)} edges>"
+        total = sum(node.calls for node in self.nodes.values())
+        return f"<Graph of {calls(total)}: {counted(len(self.nodes), 'node')}, {counted(len(self.edges), 'edge')}>"
 
     def _repr_svg_(self) -> str:
         return self.svg()
