@@ -26,7 +26,6 @@ from .dependencies.map_chunks import run_chunk
 from .errors import CallyardError, ResourceError
 from .errors.suggestions import strict
 from .futures import Future, batched, before_sleep, unasked
-from .report.progress import Progress
 from .resources import Resources
 from .utils import interpreter_exit
 from .utils.environment import MAX_NESTED, forced_dry_run, nested
@@ -35,6 +34,7 @@ from .utils.public_names import public_names
 
 if TYPE_CHECKING:
     from .backends.dry_run.plan import Plan
+    from .report.progress import Progress
     from .result_cache import Cache
 
 __all__ = ["Executor"]
@@ -65,7 +65,8 @@ class Executor(StandardExecutor):
         init_function: a function that each worker calls once. It returns a dict; the values fill parameters of the same
             names, unless the call has given them.
         max_tasks_per_child: the number of calls after which a worker is replaced (count); default: no limit.
-        progress: True to show a line with the numbers of done and failed calls; needs tqdm. Default: False.
+        progress: True to show how many calls are done, run, wait, have failed, and about how long the rest takes: a
+            line at the bottom of a terminal, a bar in a notebook, nothing elsewhere. Default: False.
         dry_run: True to compute, submit and store nothing, and print at the end what each call would do, and why: see
             `plan`. Calls in the cache are answered. The variable `CALLYARD_DRY_RUN=1` in the environment does the same
             for all executors of a program. Default: False.
@@ -113,7 +114,7 @@ class Executor(StandardExecutor):
         if dry_run or forced:
             self._running = _Running(open_plan(backend, settings, cache, forced), None)
         else:
-            self._running = _Running(open_backend(backend, settings, cache), Progress() if progress else None)
+            self._running = _Running(open_backend(backend, settings, cache), _progress() if progress else None)
         _log.info("%r", self)
 
     @strict(
@@ -321,6 +322,15 @@ class Executor(StandardExecutor):
     def __dir__(self) -> list[str]:
         return public_names(super().__dir__())
 
+    def _repr_html_(self) -> str:
+        from .display.notebook_html import card
+
+        progress = self._running.progress
+        facts = [("Resources", ", ".join(f"{name}={value!r}" for name, value in self._resources.asked().items()))]
+        facts.append(("State", "shut down" if self._running.closed else ""))
+        title = f"Executor {self._running.backend.description}"
+        return card(title, facts, progress.counts() if progress is not None else None)
+
     def __repr__(self) -> str:
         state = ", shut down" if self._running.closed else ""
         asked = "".join(f", {name}={value!r}" for name, value in self._resources.asked().items())
@@ -334,7 +344,7 @@ class _Running:
         self.backend = backend
         self.progress = progress
         self.closed = False
-        self._closer = weakref.finalize(self, backend.close, False)  # when neither executor nor view is left
+        self._closer = weakref.finalize(self, _close, backend, progress)  # when neither executor nor view is left
         self._closer.atexit = False
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
@@ -348,18 +358,32 @@ class _Running:
         self._closer.detach()
         if wait:
             unasked.end_silence(self)
-        if wait and self.progress is not None:
-            self.progress.close()
+        if self.progress is not None:
+            self.progress.close() if wait else self.progress.end_with_calls()
 
     def kill(self, signum: int) -> None:
         self.closed = True
         unasked.begin_silence(self)
         self.backend.kill(signum)
+        if self.progress is not None:
+            self.progress.end_with_calls()
 
     def interrupt(self) -> None:
         self.closed = True
         unasked.begin_silence(self)
         self.backend.interrupt()
+
+
+def _progress() -> Progress | None:
+    from .report.progress import progress_here  # here, because few programs use it
+
+    return progress_here()
+
+
+def _close(backend: Backend, progress: Progress | None) -> None:
+    backend.close(False)
+    if progress is not None:
+        progress.end_with_calls()
 
 
 def _check_depth() -> None:

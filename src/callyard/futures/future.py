@@ -357,6 +357,15 @@ class Future(FutureState[T]):
     def _state_word(self) -> str:
         return "running" if self.running() else _PUBLIC_STATES.get(self._state, self._state)
 
+    def _repr_html_(self) -> str:
+        from ..display.notebook_html import card
+
+        facts = [("State", self._state_word()), ("Key", self.key or ""), ("Job", self.job_id or "")]
+        error = self._exception
+        if error is not None and error is not _STILL_PACKED:
+            facts.insert(1, ("Error", f"{type(error).__name__}: {error}"))
+        return card(f"Future of {self.name}", facts)
+
     def __repr__(self) -> str:
         head = f"<Future at {id(self):#x} {self.name!r} state={self._state_word()}"
         if self._state is not FINISHED:
