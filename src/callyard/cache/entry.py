@@ -14,6 +14,7 @@ from ..utils.quantities import duration, size
 from .directory import CacheDirectory
 from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_facts, read_head
 from .format.record_writer import WHOLE
+from .kept_files import size_of
 
 __all__ = ["Entry", "noted_ingredients", "open_entry"]
 
@@ -67,8 +68,8 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """The size of the file (bytes)."""
-        return self._head.size
+        """The size of the file, and of the files that the result names (bytes)."""
+        return self._head.size + sum(map(size_of, self._head.files))
 
     @property
     def path(self) -> Path:

@@ -342,6 +342,8 @@ class SharedCall(PendingCall):
         # A task, because this may be the I/O thread of the backend, and storing may take long.
         if here and not inner.cancelled():
             self._later(partial(self._store_here, inner))
+        elif note is not None and note.files:  # to be looked at, which may take long
+            self._later(partial(self._end_like, inner, note))
         else:
             self._end_like(inner, note)
 
@@ -372,6 +374,11 @@ class SharedCall(PendingCall):
         stored = note is not None and note.stored
         if stored and self.settings.cache.mode == "refresh":
             self._context.fresh.add(self.id)  # made again now, so it answers further calls
+        # The stored result names the kept files, not those that the function has written.
+        found = self.look_up() if note is not None and note.files else None
+        if found is not None:
+            self._answer(found)
+            return
         self._finish(lambda future: _end_like(self._stored_in(future) if stored else future, inner, token))
 
     def _finish(self, end: Callable[[CachedFuture], object]) -> None:

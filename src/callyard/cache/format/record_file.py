@@ -164,6 +164,12 @@ class Stored:
 
     def _part(self, name: str) -> Any:
         try:
+            if self.head.files and name == "output":
+                from .unpickle import files_in
+
+                # Beside the shard in which the entry is.
+                with files_in(os.path.dirname(os.path.dirname(self._path))):
+                    return decode(self._nodes[name], self._content)
             return decode(self._nodes[name], self._content)
         except Unloadable as error:
             kind = VersionMismatch if isinstance(error.__cause__, VersionMismatch) else CacheError

@@ -12,8 +12,9 @@ from ...errors import CacheError
 from ...utils.quantities import FILE_SIZES, SECONDS, measured
 from ..directory import CacheDirectory
 from ..entry import Entry, open_entry
+from ..format.record_file import DamagedFile
 
-__all__ = ["NoEntry", "age", "entries", "keys_by_age", "the_key", "volume"]
+__all__ = ["NoEntry", "age", "entries", "keys_by_age", "needed_files", "the_key", "volume"]
 
 _SHORTEST = 6  # characters of the beginning of a key, at least
 
@@ -71,6 +72,19 @@ def keys_by_age(directory: CacheDirectory) -> list[str]:
         except OSError:
             continue  # removed in the meantime
     return [key for _, key in sorted(found)]
+
+
+def needed_files(directory: CacheDirectory) -> set[str] | None:
+    """Return the names of the contents of files that results name; None if an entry cannot say."""
+    found: set[str] = set()
+    for key, _ in directory.entries():
+        try:
+            found.update(open_entry(directory, key)._head.files)
+        except (FileNotFoundError, DamagedFile):  # which is no result
+            continue
+        except (CacheError, OSError):  # of a newer Callyard, for example
+            return None
+    return found
 
 
 def entries(directory: CacheDirectory, keys: Iterable[str]) -> Iterator[Entry]:
