@@ -7,6 +7,7 @@ import io
 import os
 import tempfile
 import threading
+import tracemalloc
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -300,3 +301,32 @@ def test_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     stream_of(LargeMessage(protocol.RESULT, 1, None, [BytesSource(bytes(MOST + 3))], sent.append))
     assert sent == [MOST, 3]
     assert message_streams.LARGE > MOST
+
+
+def test_neither_side_has_more_than_pieces_in_memory(tmp_path: Path) -> None:
+    size = 40_000_000
+    with open(tmp_path / "a.dat", "wb") as file:
+        file.truncate(size)
+    name = content_name(File(tmp_path / "a.dat"))
+    copies = FileCopies(CacheDirectory.open(tmp_path / "there"))
+    reading, writing = os.pipe()
+    writer = MessageWriter(writing)
+    source = FileSource(name, str(tmp_path / "a.dat"))
+    writer.put_large(lambda: LargeMessage(protocol.CONTENT, 0, ContentName(True, name, "a.dat"), [source]))
+    thread = threading.Thread(target=writer.run, args=(lambda: True,))
+    tracemalloc.start()
+    try:
+        thread.start()
+        with io.FileIO(reading, "rb") as stream:
+            reader = MessageReader(stream, lambda _: [ContentSink(partial(copies.incoming, name))])
+            message = reader.read()
+            writer.give_up()
+            thread.join()
+        assert message is not None
+        assert message.buffers[0].accepted(partial(copies.accept, "a.dat")) == ""
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        os.close(writing)
+    assert os.path.getsize(copies.find(name, "a.dat")) == size
+    assert peak < size / 10
