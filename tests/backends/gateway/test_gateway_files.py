@@ -8,9 +8,11 @@ import shutil
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from gate import until
 from relay import Relay
@@ -111,9 +113,12 @@ def test_a_second_run_is_answered_here_without_a_connection(
         assert Path(future.result()[0].structure).read_bytes() == b"r" * 10
 
 
-def test_a_link_cut_in_the_middle_of_a_content(sshd: Server, relay: Relay, tmp_path: Path, there: Path) -> None:
+@pytest.mark.parametrize("harm", ["link", "gateway"])
+def test_a_content_cut_in_the_middle(sshd: Server, relay: Relay, tmp_path: Path, there: Path, harm: str) -> None:
     """The half that came does not count; the other connection brings the whole."""
-    backend = Local(host=sshd.host(sshd.account("cut-files", port=relay.port), directory=there))
+    backend = Local(host=sshd.host(sshd.account(f"cut-{harm}", port=relay.port), directory=there))
+    if harm == "gateway":
+        relay.at_limit = partial(kill_gateway, there)
     (tmp_path / "large.dat").write_bytes(content := os.urandom(8 * MEGABYTE))
     with Executor(backend=backend, cache=tmp_path / "results") as executor, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -128,6 +133,13 @@ def test_a_link_cut_in_the_middle_of_a_content(sshd: Server, relay: Relay, tmp_p
     assert not list(there.glob(".callyard/**/.tmp-*"))
     assert not list((tmp_path / "results").glob("**/.tmp-*"))
     assert Cache(tmp_path / "results").check().ok
+
+
+def kill_gateway(place: Path) -> None:
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if str(place) in words and any(word.startswith("callyard-gateway-") for word in words):
+            process.kill()
 
 
 def copied(file: File) -> File:

@@ -16,7 +16,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from ...cache.directory import CacheDirectory
-from ...cache.kept_files import IncomingContent, KeptFiles, is_content, size_of
+from ...cache.kept_files import FOLDER, IncomingContent, KeptFiles, is_content, size_of
 from ...cache.permissions import check_directory, resolve
 from ...errors import CacheError
 from ...hashing.files import TravellingFile
@@ -193,8 +193,8 @@ class ContentFiles:
     def incoming(self, name: str) -> IncomingContent:
         """Return a content to be written."""
         path = self._path(name)
-        beside = f"{path}.{os.getpid()}"
-        return IncomingContent(name, os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), beside)
+        beside = f"{path}.{os.urandom(6).hex()}"  # another gateway may be receiving the same
+        return IncomingContent(name, os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), beside)
 
     def accept(self, incoming: IncomingContent) -> bool:
         """Let a content appear; return False if other bytes were written."""
@@ -229,7 +229,7 @@ class FileCopies:
     """Files of the other side (`callyard.File`), kept on this one: one for each content and name."""
 
     def __init__(self, directory: CacheDirectory) -> None:
-        self._own = KeptFiles(directory)
+        self._directory, self._own = directory, KeptFiles(directory)
         self._all = [self._own]
 
     def look_into(self, cache: CacheDirectory) -> None:
@@ -237,7 +237,8 @@ class FileCopies:
         self._all.append(KeptFiles(cache))
 
     def remove_old(self) -> None:
-        """Remove those that no call has used for long."""
+        """Remove those that no call has used for long, and halves that came to processes that are gone."""
+        self._directory.sweep(FOLDER)
         with contextlib.suppress(FileNotFoundError):
             remove_old(self._own.path, _COPIES_KEPT)
 

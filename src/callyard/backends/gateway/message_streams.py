@@ -390,6 +390,6 @@ def _frames(message: LargeMessage) -> Iterator[Sequence[Piece]]:
             for piece in source.pieces(MOST):
                 yield HEAD.pack(MARK, HEAD.size + len(piece), PIECE, 0, 0, 0), piece
                 message.sent(len(piece))
-    except SourceLost as error:
+    except (OSError, SourceLost) as error:
         problem = str(error)
     yield (encode(END, 0, 0, 0, pickle.dumps((problem, ()), 5)),)
