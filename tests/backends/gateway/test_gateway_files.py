@@ -19,6 +19,7 @@ from relay import Relay
 from sshd import Server
 
 from callyard import Cache, CallyardError, Executor, File, Local
+from callyard.backends.gateway import backend as backend_module
 from callyard.backends.gateway import private_copies
 from callyard.backends.gateway.contents import FileSource
 
@@ -114,8 +115,11 @@ def test_a_second_run_is_answered_here_without_a_connection(
 
 
 @pytest.mark.parametrize("harm", ["link", "gateway"])
-def test_a_content_cut_in_the_middle(sshd: Server, relay: Relay, tmp_path: Path, there: Path, harm: str) -> None:
+def test_a_content_cut_in_the_middle(
+    sshd: Server, relay: Relay, tmp_path: Path, there: Path, harm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The half that came does not count; the other connection brings the whole."""
+    monkeypatch.setattr(backend_module, "_FIRST", 0.1)  # s before it connects again
     backend = Local(host=sshd.host(sshd.account(f"cut-{harm}", port=relay.port), directory=there))
     if harm == "gateway":
         relay.at_limit = partial(kill_gateway, there)
