@@ -16,11 +16,11 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from ...cache.directory import CacheDirectory
-from ...cache.kept_files import IncomingContent, KeptFiles, is_content, size_of
+from ...cache.kept_files import FOLDER, IncomingContent, KeptFiles, is_content, size_of
 from ...cache.permissions import check_directory, resolve
 from ...errors import CacheError
-from ...hashing.digest import content
 from ...hashing.files import TravellingFile
+from ...serialize.shared_memory import BorrowedSegment, Memory
 from ...transport.sent_functions import SentFunctions
 from ..batch.call_pickles import CallPickle, LargeContent
 from .message_streams import LARGE, MOST, BytesSource, Piece, Source, SourceLost
@@ -55,6 +55,21 @@ class FileSource:
             raise SourceLost(f"{self._path!r} has become shorter since the call was submitted")
 
 
+class _DiskSource:
+    """The bytes of a segment, read from its file as they are sent, so that they are never in memory together."""
+
+    def __init__(self, segment: BorrowedSegment) -> None:
+        self._segment, self.size = segment, segment.size
+
+    def pieces(self, most: int) -> Iterator[Piece]:
+        for place in range(0, self.size, most):
+            yield os.pread(self._segment.fd, min(most, self.size - place), place)
+
+
+def _source(memory: Memory) -> Source:
+    return _DiskSource(memory) if isinstance(memory, BorrowedSegment) else BytesSource(memory.read())
+
+
 class SentContents:
     """What one gateway was told of: contents, which live as long as their calls, functions, and packages."""
 
@@ -68,8 +83,7 @@ class SentContents:
     def add(self, pickle: CallPickle) -> SentPickle:
         names = []
         for each in pickle.buffers:
-            name = content(b"", memoryview(each.data)).hex()
-            names.append(f"{len(each.data)}-{name}")
+            names.append(f"{each.size}-{each.token.hex()}")
             self._by_name[names[-1]] = each
         return SentPickle(pickle.data, tuple(names))
 
@@ -97,7 +111,7 @@ class SentContents:
             path = self._paths.get(wanted.name)
             return None if path is None else FileSource(wanted.name, path)
         found = self._by_name.get(wanted.name)
-        return None if found is None else BytesSource(found.data)
+        return None if found is None else _source(found.memory)
 
 
 # ------------------------------------------------------------------ to receive
@@ -179,8 +193,8 @@ class ContentFiles:
     def incoming(self, name: str) -> IncomingContent:
         """Return a content to be written."""
         path = self._path(name)
-        beside = f"{path}.{os.getpid()}"
-        return IncomingContent(name, os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), beside)
+        beside = f"{path}.{os.urandom(6).hex()}"  # another gateway may be receiving the same
+        return IncomingContent(name, os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), beside)
 
     def accept(self, incoming: IncomingContent) -> bool:
         """Let a content appear; return False if other bytes were written."""
@@ -215,7 +229,7 @@ class FileCopies:
     """Files of the other side (`callyard.File`), kept on this one: one for each content and name."""
 
     def __init__(self, directory: CacheDirectory) -> None:
-        self._own = KeptFiles(directory)
+        self._directory, self._own = directory, KeptFiles(directory)
         self._all = [self._own]
 
     def look_into(self, cache: CacheDirectory) -> None:
@@ -223,7 +237,8 @@ class FileCopies:
         self._all.append(KeptFiles(cache))
 
     def remove_old(self) -> None:
-        """Remove those that no call has used for long."""
+        """Remove those that no call has used for long, and halves that came to processes that are gone."""
+        self._directory.sweep(FOLDER)
         with contextlib.suppress(FileNotFoundError):
             remove_old(self._own.path, _COPIES_KEPT)
 

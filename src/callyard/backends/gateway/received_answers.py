@@ -19,8 +19,9 @@ from ...serialize.packed import Packed
 from ...serialize.shared_memory import PrivateBytes
 from . import protocol
 from .contents import ContentSink, FileCopies
+from .disk_memory import DiskSink
 from .gateway_call import GatewayCall, GatewayFuture, SentError
-from .message_streams import Announced, Sink, in_memory
+from .message_streams import Announced, MemorySink, Sink
 from .protocol import ContentName, Message, SentResult
 from .told_calls import ToldCalls
 from .transfers import Transfer
@@ -82,13 +83,14 @@ class ReceivedAnswers:
             self._settle(number, _cancel)
 
     def sinks(self, message: Announced) -> Sequence[Sink]:
-        """Return where the parts of a large message go: files to the disk, all others into memory."""
+        """Return where the parts of a large message go: files, and what is very large, to the disk."""
         if message.kind == protocol.CONTENT:
             wanted: ContentName = message.content
             numbers = [number for number, one in self._incomplete.items() if wanted in one.absent]
             came = self._shown(numbers, sum(message.sizes))
             return [ContentSink(partial(self._opened().incoming, wanted.name), came)]
-        return in_memory(message, self._shown([message.number], sum(message.sizes)))
+        came = self._shown([message.number], sum(message.sizes))
+        return [DiskSink.of(size, came) or MemorySink(size, came) for size in message.sizes]
 
     def _shown(self, numbers: Iterable[int], total: int) -> Callable[[int], object]:
         """Let futures show what comes, and return what is to be told of each number of bytes."""
@@ -115,7 +117,8 @@ class ReceivedAnswers:
                 call.future.call = None
 
     def _result(self, number: int, result: SentResult, buffers: list[Any]) -> None:
-        packed = Packed(result.data, tuple(map(PrivateBytes, buffers)), tuple(result.spans))
+        memories = tuple(PrivateBytes(each) if isinstance(each, bytearray) else each for each in buffers)
+        packed = Packed(result.data, memories, tuple(result.spans))
         if not result.files:
             self._settle(number, lambda call: _finish(call, result, packed))
             return

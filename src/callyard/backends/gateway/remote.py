@@ -32,6 +32,7 @@ from ...serialize.packed import PackedCall, load_with_inputs
 from ...transport.frames import GarbledFrame
 from ...worker.exceptions import unreadable_call
 from ..base import Backend
+from ..batch.call_pickles import hold_arguments
 from ..cached.backend import CachedBackend
 from . import protocol
 from .contents import ContentSink
@@ -353,6 +354,7 @@ def main(directory: str) -> None:
     os.dup2(nothing, 0)
     os.dup2(2, 1)  # what a user's module prints is no message
     os.close(nothing)
+    hold_arguments()
     directory = os.path.abspath(os.path.expanduser(directory or "~"))
     with BufferedReader(FileIO(reading, "rb"), 1 << 16) as stream:
         gateway = Gateway(directory, MessageReader(stream), MessageWriter(writing))
