@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from ..errors import CacheError, RemoteTraceback
 from ..utils.quantities import duration, size
-from .directory import CacheDirectory
+from .directory import CacheDirectory, FailuresDirectory
 from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_head
 
 __all__ = ["Entry"]
@@ -71,6 +71,11 @@ class Entry:
     def path(self) -> Path:
         """The path of the file, readable by any HDF5 tool."""
         return Path(self._directory.record(self.key))
+
+    @property
+    def answers(self) -> bool:
+        """True for a result; of failures only for one kept by `Cache(failures=True)`, which answers later calls."""
+        return not isinstance(self._directory, FailuresDirectory)
 
     # -- values ----------------------------------------------------------------------------------------
 

@@ -11,12 +11,14 @@ import sys
 import time
 
 from ..errors import CacheError, CallyardError
-from ..utils.lite_stdlib import Any, Callable, suppress
+from ..utils.lite_stdlib import Any, Callable, Mapping, suppress
 from .claims import Claim, Claims
 from .directory import CacheDirectory
 from .messages import Reference, RunDeclined, RunOutcome, RunReport, RunRequest
 
 Arguments = Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]
+RunFacts = Mapping[str, Any]  # what is known of one run: "log", "usage", "host", "pid"
+_NO_FACTS: RunFacts = {}
 
 
 def _log() -> Any:
@@ -28,30 +30,65 @@ def _log() -> Any:
 class CachedRun:
     """A call that this process has claimed and runs."""
 
-    def __init__(self, request: RunRequest, directory: CacheDirectory | None, claim: Claim | None) -> None:
+    def __init__(
+        self,
+        request: RunRequest,
+        directory: CacheDirectory | None,
+        claim: Claim | None,
+        started: float | None = None,
+    ) -> None:
         self._request, self._directory, self._claim = request, directory, claim
-        self._started = time.time()
+        self._started = time.time() if started is None else started  # s since 1970
 
-    def finished(self, value: Any, seconds: float, arguments: Arguments, pickled: bytes | None = None) -> RunReport:
+    def finished(
+        self,
+        value: Any,
+        seconds: float,
+        arguments: Arguments,
+        pickled: bytes | None = None,
+        facts: RunFacts = _NO_FACTS,
+    ) -> RunReport:
         """Store the result and release the claim. An error in storing is reported, and does not fail the call."""
         if self._request.check_only:
             return RunReport()
         token = result_token(self._request.key, value)
-        return self._store("finished", token, value, seconds, arguments, pickled)
+        if self._directory is None:
+            return RunReport(token)
+        try:
+            self._store(self._directory, "finished", token.hex(), value, seconds, arguments(), pickled, facts)
+            self._directory.remove_failure(self._request.key)
+        except Exception as error:
+            return RunReport(token, f"{type(error).__name__}: {error}")
+        finally:
+            self.release()
+        return RunReport(token, stored=True)
 
-    def failed(self, error: BaseException, text: str, seconds: float, arguments: Arguments) -> None:
-        """Store the exception, if the request says so and the function raised it, not a limit or the transport."""
-        if (
+    def failed(
+        self, error: BaseException, text: str, seconds: float, arguments: Arguments, facts: RunFacts = _NO_FACTS
+    ) -> RunReport:
+        """Store the failure and release the claim; `text` is the traceback.
+
+        The failure answers later calls only if the request says so, and the function raised it, not a limit or the
+        transport. All others are kept to be looked at.
+        """
+        directory = self._directory
+        if self._request.check_only or directory is None:
+            self.release()
+            return RunReport()
+        answers = (
             self._request.failures
             and isinstance(error, Exception)
             and not isinstance(error, (CallyardError, MemoryError))
-        ):
-            problem = self._store("failed", b"", (error, text), seconds, arguments, None).problem
-            if problem is not None:
-                _log().warning(
-                    "the failure of %r was not stored in %s: %s", self._request.name, self._request.directory, problem
-                )
-        self.release()
+        )
+        try:
+            self._store_failure(directory, answers, error, text, seconds, arguments, facts)
+        except Exception as problem:
+            words = f"{type(problem).__name__}: {problem}"
+            _log().warning("the failure of %r was not stored in %s: %s", self._request.name, directory.path, words)
+            return RunReport(problem=words)
+        finally:
+            self.release()
+        return RunReport(stored=True)
 
     def release(self) -> None:
         if self._claim is not None:
@@ -59,34 +96,62 @@ class CachedRun:
             with suppress(OSError):
                 self._claim.release()
 
-    def _store(
-        self, state: str, token: bytes, output: Any, seconds: float, arguments: Arguments, pickled: bytes | None
-    ) -> RunReport:
-        if self._directory is None:
-            return RunReport(token)
-        try:
-            from .format.record_writer import Record, write  # here, because most calls that fail store nothing
+    def _store_failure(
+        self,
+        directory: CacheDirectory,
+        answers: bool,
+        error: BaseException,
+        text: str,
+        seconds: float,
+        arguments: Arguments,
+        facts: RunFacts,
+    ) -> None:
+        from .failures import describe, sweep_once  # here, because most calls do not fail
 
-            request = self._request
-            args, kwargs = arguments()
-            facts = {
+        told = describe(error)
+        facts = {**facts, "failure": {**told, "traceback": text}}
+        try:
+            given = arguments()
+        except Exception:  # perhaps the reason of the failure
+            given = (), {}
+        try:
+            place = directory if answers else directory.failures
+            self._store(place, "failed", "", (error, text), seconds, given, None, facts)
+        except OSError:
+            raise
+        except Exception:  # an exception that cannot be pickled
+            words = f"the call raised {told['error']}, which cannot be pickled itself: {told['message']}"
+            self._store(directory.failures, "failed", "", (CallyardError(words), text), seconds, given, None, facts)
+        sweep_once(directory)
+
+    def _store(
+        self,
+        directory: CacheDirectory,
+        state: str,
+        token: str,
+        output: Any,
+        seconds: float,
+        arguments: tuple[tuple[Any, ...], dict[str, Any]],
+        pickled: bytes | None,
+        facts: RunFacts,
+    ) -> None:
+        from .format.record_writer import Record, write  # here, because not every process that loads this stores
+
+        request = self._request
+        args, kwargs = arguments
+        made = Record(
+            key=request.key, name=request.name, state=state, token=token, output=output, args=args, kwargs=kwargs,
+            source=request.source, pickled=pickled, created=self._started, seconds=seconds,
+            facts={
                 **request.facts,
                 **({"job": request.job_id} if request.job_id else {}),
                 "host": os.uname().nodename,
                 "pid": os.getpid(),
                 "python": sys.version.split()[0],
-            }
-            made = Record(
-                key=request.key, name=request.name, state=state, token=token.hex(), output=output, args=args,
-                kwargs=kwargs, source=request.source, pickled=pickled, facts=facts, created=self._started,
-                seconds=seconds,
-            )  # fmt: skip
-            self._directory.publish(request.key, lambda fd: write(fd, made), sync=request.job_id is not None)
-        except Exception as error:
-            return RunReport(token, f"{type(error).__name__}: {error}")
-        finally:
-            self.release()
-        return RunReport(token, stored=True)
+                **facts,
+            },
+        )  # fmt: skip
+        directory.publish(request.key, lambda fd: write(fd, made), sync=request.job_id is not None)
 
 
 def begin(request: RunRequest, opened: CacheDirectory | None = None) -> CachedRun | RunDeclined:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..cache.entry import Entry
 from ..cache.inspect.dataframe import arguments
-from ..cache.inspect.find import entries, keys_by_age
+from ..cache.inspect.find import all_keys, entries
 from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs
 from ..result_cache import Cache
 from ..utils import quantities
@@ -56,7 +56,9 @@ def run(options: argparse.Namespace) -> int:
     jobs = [*_jobs(cache, options)]
     known = {row["key"] for row in jobs}
     running = [row for row in _running(cache, options) if row["key"] not in known]
-    rows = [*_stored(cache, options), *jobs, *running]
+    # The failure of a job is a row of the job as long as its files are there.
+    stored = (row for row in _stored(cache, options) if row["state"] != "failed" or row["key"] not in known)
+    rows = [*stored, *jobs, *running]
     rows = rows[-options.limit :] if options.limit else rows
     if options.json:
         print_json(rows)
@@ -71,7 +73,7 @@ def _stored(cache: Cache, options: argparse.Namespace) -> list[Row]:
     """Return the newest entries, in order of storing."""
     if options.state in ("running", "gone"):
         return []
-    newest = entries(cache._directory, reversed(keys_by_age(cache._directory)))
+    newest = entries(cache._directory, reversed(all_keys(cache._directory)))
     meant = (entry for entry in newest if _is_meant(entry.function, entry.state, options))
     return [row_of(entry, options.long) for entry in islice(meant, options.limit)][::-1]
 

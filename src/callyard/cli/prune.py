@@ -55,8 +55,10 @@ class _Found:
     damaged: list[BatchDirectory]
 
     def rows(self) -> list[Row]:
-        """Return a row for each call. Failed jobs have no entry, only a directory with their errors and logs."""
-        return [*map(row_of, self.entries), *map(row_of_job, without_result(self.batches))]
+        """Return a row for each call. Cancelled jobs have no entry, only a directory with their logs."""
+        stored = {entry.key for entry in self.entries}
+        jobs = (call for call in without_result(self.batches) if call.key not in stored)
+        return [*map(row_of, self.entries), *map(row_of_job, jobs)]
 
 
 def run(options: argparse.Namespace) -> int:

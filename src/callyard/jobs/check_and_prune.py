@@ -11,8 +11,9 @@ from typing import Any
 from ..cache.claims import Claims, UnreadableClaim
 from ..cache.directory import CacheDirectory, is_key
 from ..cache.entry import Entry, open_entry
+from ..cache.failures import sweep
 from ..cache.format.record_file import DamagedFile, read
-from ..cache.inspect.find import age, entries, keys_by_age, volume
+from ..cache.inspect.find import age, all_keys, entries, keys_by_age, volume
 from ..errors import CacheError, UnsafeCache, VersionMismatch
 from ..utils.quantities import calls, size
 from .find_batches import unreadable_batches
@@ -67,8 +68,9 @@ def check(directory: CacheDirectory, repair: bool, jobs_are_over: JobsAreOver | 
         raise CacheError(f"the cache {directory.path} is only read here: open it for writing to repair it")
     problems = list(_left(directory, repair))
     whole = total = 0
-    for key in keys_by_age(directory):
-        found = _record(directory, key, repair)
+    records = [(place, key) for place in (directory, directory.failures) for key in keys_by_age(place)]
+    for place, key in records:
+        found = _record(place, key, repair)
         if isinstance(found, Problem):
             problems.append(found)
         elif found is not None:
@@ -176,8 +178,10 @@ def _is_ours(relative: str, name: str) -> bool:
         return relative != "."
     if relative == "claims":
         return is_key(name.partition("+")[0])
+    if relative == "output":
+        return is_key(name.removesuffix(".log"))
     key = name.removesuffix(".h5")
-    return key != name and is_key(key) and (relative == "own" or (len(key) == 40 and key[:2] == relative))
+    return key != name and is_key(key) and (relative in ("own", "failed") or (len(key) == 40 and key[:2] == relative))
 
 
 def _why(path: str) -> str:
@@ -208,7 +212,7 @@ def prune(
         raise CacheError(f"state is 'finished' or 'failed', not {state!r}")
     most = None if max_size is None else volume(max_size)
     meets = _filter(older_than, larger_than, function, state)
-    found: Iterable[Entry] = filter(meets, entries(directory, keys_by_age(directory) if keys is None else keys))
+    found: Iterable[Entry] = filter(meets, entries(directory, all_keys(directory) if keys is None else keys))
     if most is not None:
         found = _beyond(list(found), most)
     return list(_idle(directory, found)) if dry_run else remove(directory, found)
@@ -218,13 +222,14 @@ def remove(directory: CacheDirectory, found: Iterable[Entry]) -> list[Entry]:
     """Remove the entries that are idle and still as they were found, and the files left by ended processes."""
     Claims(directory).sweep()
     directory.sweep()
-    return [entry for entry in _idle(directory, found) if _is_there(directory, entry) and directory.remove(entry.key)]
+    sweep(directory)
+    return [entry for entry in _idle(directory, found) if _is_there(entry) and entry._directory.remove(entry.key)]
 
 
-def _is_there(directory: CacheDirectory, entry: Entry) -> bool:
+def _is_there(entry: Entry) -> bool:
     """Return True unless the entry has been removed, or stored anew, since it was found."""
     try:
-        return open_entry(directory, entry.key) == entry
+        return open_entry(entry._directory, entry.key) == entry
     except (FileNotFoundError, CacheError):
         return False
 

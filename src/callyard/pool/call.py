@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -76,8 +77,8 @@ class Call:
     """
 
     __slots__ = (
-        *("again", "arguments", "asks_again", "attempt", "deadline", "definition", "future", "inputs", "note", "noted"),
-        *("order", "pace", "plan", "remember", "restarted"),
+        *("again", "arguments", "asks_again", "attempt", "began", "deadline", "definition", "future", "inputs", "note"),
+        *("noted", "order", "pace", "plan", "remember", "restarted"),
     )
 
     def __init__(
@@ -95,6 +96,7 @@ class Call:
         self.restarted = 0
         self.attempt = 1
         self.again: Any = None  # packed; for several ranks `RankResults`
+        self.began = 0.0  # the last run: s since 1970
         self.deadline: float | None = None  # of this run: s of the monotonic clock
         self.remember: RunRequest | None = None
         self.note: RunReport | RunDeclined | None = None
@@ -143,6 +145,7 @@ class Call:
         self.future.attempts = self.attempt
 
     def begin(self) -> bool:
+        self.began = time.time()
         return self.future.set_running_or_notify_cancel()
 
     def abandoned(self) -> bool:

@@ -25,6 +25,7 @@ def run_cached(
     function: bytes | None,
     pid: int,
     state: ProcessState,
+    tell: Callable[[bytes], None],
 ) -> tuple[Packed | None, bytes]:
     """Run the call, unless another process has its claim or result; return the packed result or None, and a note.
 
@@ -38,6 +39,7 @@ def run_cached(
         function: the pickled function, if it did not come with the arguments.
         pid: the worker's process id.
         state: the worker's state.
+        tell: takes the note about a call that fails.
     """
     order = pickle.loads(order) if isinstance(order, bytes) else order  # an agent passes it on unopened
     begun = begin(order)
@@ -55,7 +57,9 @@ def run_cached(
             if running.ended_from_outside or isinstance(error, Again):  # such an end says nothing about the function
                 begun.release()
                 raise
-            begun.failed(error, traceback_text(error), perf_counter() - started, lambda: _arguments(kept))
+            told, seconds = _named(error, order.name, request.options.get("memory")), perf_counter() - started
+            report = begun.failed(told, traceback_text(error), seconds, lambda: _arguments(kept))
+            tell(pickle.dumps(report, 5))
         raise
     seconds = perf_counter() - started
     end_forks(pid)
@@ -66,3 +70,13 @@ def run_cached(
 
 def _arguments(kept: Request) -> Any:
     return kept.load()[-2:]  # without the function, which may come first
+
+
+def _named(error: BaseException, name: str, memory: int | None) -> BaseException:
+    """Return OutOfMemory in the place of a MemoryError at the call's own limit, and any other error unchanged."""
+    if not memory or not isinstance(error, MemoryError):
+        return error
+    from ..errors import OutOfMemory
+    from ..system.exit_status import too_much_memory
+
+    return error if isinstance(error, OutOfMemory) else OutOfMemory(too_much_memory(repr(name), memory))

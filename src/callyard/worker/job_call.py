@@ -233,7 +233,10 @@ def _raised(
     end = _counted(failed(error, text, key))
     settle()
     write_down(folder, number, end)  # before the release of the claim: its next owner looks for an outcome first
-    run.failed(error, text, seconds, arguments)
+    if call_file.private:  # nobody looks into a directory that goes with its executor
+        run.release()
+    else:
+        run.failed(error, text, seconds, arguments, {"log": _log(folder, number)})
     return end
 
 

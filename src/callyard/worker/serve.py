@@ -80,6 +80,7 @@ class Server:
         self.outbox = 0  # bytes in the result log that were not sent yet
         self.oldest = 0.0  # the time of the first of them
         self.last_call = _SHORT  # the last call's duration, s
+        self.failure_note = b""  # about the failure of a cached call that has just ended
         self.pid = os.getpid()
         self.state = ProcessState()
         self._actions: dict[int, Callable[[int, int, int, bytes], None]] = {
@@ -190,7 +191,7 @@ class Server:
 
                 function = self.functions[number].data if number else None
                 run = partial(self.execute_and_pack, number, request)
-                packed, note = run_cached(order, request, run, function, self.pid, self.state)
+                packed, note = run_cached(order, request, run, function, self.pid, self.state, self.note_failure)
         except BaseException as error:
             running.hand_over()
             self.done(started)
@@ -213,7 +214,11 @@ class Server:
             running.await_term()
             running.die("" if type(error) is SystemExit else traceback_text(error))
         else:
-            self.send(encode_error(error, sequence, self.last_call))
+            note, self.failure_note = self.failure_note, b""
+            self.send(encode_error(error, sequence, self.last_call, note))
+
+    def note_failure(self, note: bytes) -> None:
+        self.failure_note = note
 
     def again(self, error: Again, sequence: int) -> None:
         """Send the arguments of the next run."""
