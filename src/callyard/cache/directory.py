@@ -187,6 +187,10 @@ class CacheDirectory(Frozen):
         names = (entry.name for entry in _scan(self.path))
         return [name for name in names if name == "own" or is_hexadecimal(name, 2)]
 
+    def log(self, key: str) -> str:
+        """Return the path of the output of a call while it runs, present or not."""
+        return f"{self.path}/output/{key}.log"
+
     def left(self, subdirectory: str = "") -> Iterator[str]:
         """Yield the paths of temporary files of dead writers, in one of the directories or in all."""
         names = (

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import CacheError, RemoteTraceback
+from ..events.event import Failure
 from ..utils.quantities import duration, size
 from .directory import CacheDirectory, FailuresDirectory
 from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_head
@@ -15,6 +16,7 @@ from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_
 __all__ = ["Entry"]
 
 FactType = TypeVar("FactType")
+_TOLD = ("error", "message", "traceback", "exit_code", "signal")  # the fields of a failure
 
 
 class Entry:
@@ -104,11 +106,32 @@ class Entry:
         return error
 
     @property
+    def failure(self) -> Failure | None:
+        """The failure in words: class and message of the error, exit code or signal; None if the call finished.
+
+        No code of the error's class is run for this.
+        """
+        if self.state != FAILED:
+            return None
+        told = self._fact("failure", dict)
+        if told is None:  # a file from before failures were described
+            error, text = self._stored().failure()
+            return Failure(type(error).__qualname__, str(error), text)
+        return Failure(**{name: told[name] for name in _TOLD if name in told})
+
+    @property
     def traceback(self) -> str | None:
-        """The traceback of a failed call, as text; None if the call finished."""
-        return str(self._stored().failure()[1]) if self.state == FAILED else None
+        """The traceback of a failed call, as text; None if the call finished, or its process ended without one."""
+        failure = self.failure
+        return None if failure is None else failure.traceback or None
 
     # -- facts about the call --------------------------------------------------------------------------
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The calls whose results are among the arguments: the names of their functions, by their keys."""
+        noted = self._fact("inputs", dict) or {}
+        return {key: name for key, name in noted.items() if isinstance(key, str) and isinstance(name, str)}
 
     @property
     def source(self) -> str:

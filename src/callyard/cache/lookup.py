@@ -28,6 +28,10 @@ class CachedResult:
         self.token = stored.token or None
 
     @property
+    def key(self) -> str:
+        return self._stored.head.key
+
+    @property
     def name(self) -> str:
         """The name of the function."""
         return self._stored.head.name

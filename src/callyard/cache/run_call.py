@@ -27,6 +27,9 @@ def _log() -> Any:
     return logging.getLogger("callyard")
 
 
+_with_output: set[str] = set()  # directories that have a subdirectory for output
+
+
 class CachedRun:
     """A call that this process has claimed and runs."""
 
@@ -39,6 +42,19 @@ class CachedRun:
     ) -> None:
         self._request, self._directory, self._claim = request, directory, claim
         self._started = time.time() if started is None else started  # s since 1970
+
+    def log(self) -> str | None:
+        """Return the path of the call's output while it runs; None where it is not kept."""
+        directory = self._directory
+        if directory is None or self._claim is None or self._request.check_only:
+            return None
+        if directory.path not in _with_output:
+            try:
+                directory.subdirectory("output")
+            except (OSError, CacheError):  # the disk is full, or write-protected
+                return None
+            _with_output.add(directory.path)
+        return directory.log(self._request.key)
 
     def finished(
         self,

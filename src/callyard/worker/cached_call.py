@@ -8,10 +8,12 @@ from time import perf_counter
 from typing import Any
 
 from ..cache.messages import RunDeclined
-from ..cache.run_call import begin
+from ..cache.output_log import take_log
+from ..cache.run_call import RunFacts, begin
 from ..serialize.packed import Packed
+from .call_output import begin_log, end_log
 from .call_request import Request
-from .current_call import Again, running
+from .current_call import ATTEMPT, Again, running
 from .exceptions import traceback_text
 from .process_state import ProcessState, end_forks, note_modules
 
@@ -47,25 +49,37 @@ def run_cached(
         return None, pickle.dumps(begun, 5)
     running.key = order.key
     kept = request.original()
+    log = begun.log()
+    if log is not None and not begin_log(log, request.options.get(ATTEMPT, 1) > 1):
+        log = None
     started = perf_counter()
     try:
         packed, value = run()
     except BaseException as error:
         running.hand_over()
         end_forks(pid)
+        seconds = perf_counter() - started
         with state:
             if running.ended_from_outside or isinstance(error, Again):  # such an end says nothing about the function
+                if log is not None and isinstance(error, Again):  # the next run goes on with this log
+                    end_log()
                 begun.release()
                 raise
-            told, seconds = _named(error, order.name, request.options.get("memory")), perf_counter() - started
-            report = begun.failed(told, traceback_text(error), seconds, lambda: _arguments(kept))
-            tell(pickle.dumps(report, 5))
+            told = _named(error, order.name, request.options.get("memory"))
+            text = traceback_text(error)
+            tell(pickle.dumps(begun.failed(told, text, seconds, lambda: _arguments(kept), _facts(log)), 5))
         raise
     seconds = perf_counter() - started
     end_forks(pid)
     with state:
-        report = begun.finished(value, seconds, lambda: _arguments(kept), function)
+        report = begun.finished(value, seconds, lambda: _arguments(kept), function, _facts(log))
         return packed, pickle.dumps(report, 5)
+
+
+def _facts(log: str | None) -> RunFacts:
+    """Return what is known of the run: the output, if there is any."""
+    # Taken before the release of the claim: the next run of the call has a log of the same name.
+    return {"log": take_log(log)} if log is not None and end_log() else {}
 
 
 def _arguments(kept: Request) -> Any:

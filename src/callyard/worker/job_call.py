@@ -165,7 +165,7 @@ def _with_key(order: RunRequest, meaning: KeyRecipe, fn: Any, args: Any, kwargs:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the submitting process has warned already
         call = call_key(fn, args, kwargs, meaning.around, meaning.part)
-    facts = {**order.facts, "ingredients": call.ingredients()}
+    facts = {**order.facts, "ingredients": call.ingredients(), "inputs": dict(call.inputs)}
     return order.replace(key=call.hex, references=call.references, facts=facts)
 
 

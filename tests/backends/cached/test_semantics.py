@@ -57,7 +57,8 @@ def test_an_argument_that_was_a_result_is_said_to_be_one(ex: Executor, results: 
     then = ex.submit(combine, journal, first)
     assert then.result() == (9, 2, 3)
     said = Cache(results)[then.key or ""].ingredients["argument a"]
-    assert said.partition(" ")[2] in ("9", "the result of a call")
+    assert said.partition(" ")[2] in ("9", f"the result of square {str(first.key)[:12]}")
+    assert Cache(results)[then.key or ""].inputs == {first.key: "square"}
 
 
 def test_the_key_is_known_while_the_call_runs(ex: Executor, gate: Any, place: str, journal: str) -> None:

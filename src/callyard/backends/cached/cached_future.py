@@ -123,6 +123,7 @@ class KeyedResult:
         if token is not None and token.startswith(b"="):  # a token with no other meaning
             self.result_token = token
         self.opened: Callable[[], Any] = source.result
+        self.origins: Callable[[], tuple[tuple[str, str], ...]] = getattr(source, "origins", tuple)
 
     def done(self) -> bool:
         return True

@@ -13,6 +13,7 @@ from contextlib import suppress
 from ...cache.claims import Claim, Claims
 from ...cache.directory import CacheDirectory
 from ...cache.messages import RunRequest
+from ...cache.output_log import take_log
 from ...cache.run_call import Arguments, CachedRun
 from ...errors import CacheError, JobCancelled, JobLost, NodeFailure, OutOfMemory, TimeLimitExceeded, WorkerLost
 
@@ -45,6 +46,9 @@ def keep_lost_call(request: RunRequest, directory: CacheDirectory, error: BaseEx
     began = facts.pop("began", None)
     now = time.time()
     seconds = 0.0 if began is None else max(0.0, now - began)
+    printed = take_log(directory.log(request.key))
+    if printed:
+        facts["log"] = printed
     # Of a process that nobody has known: not this one's.
     facts = {"host": None, "pid": None, **facts}
     run = CachedRun(request, directory, claim, now - seconds)

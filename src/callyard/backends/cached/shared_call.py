@@ -167,6 +167,8 @@ class SharedCall(PendingCall):
         part = self._part
         references = part.references if call is None and part is not None else ()
         facts = {"ingredients": {} if call is None else call.ingredients(), "resources": self.settings.asked}
+        if call is not None and call.inputs:
+            facts["inputs"] = dict(call.inputs)
         if "error_log_file" in self.settings.asked:
             facts["log"] = os.path.abspath(self.settings.asked["error_log_file"])
         return RunRequest(

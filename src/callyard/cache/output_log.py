@@ -1,0 +1,30 @@
+"""The output of a call in a file of its own, as long as the call runs; then it is a part of the call's record."""
+
+from __future__ import annotations
+
+import os
+
+from ..utils.lite_stdlib import suppress
+
+__all__ = ["LIMIT", "read_log", "take_log"]
+
+LIMIT = 1 << 20  # bytes; of more, the first half and the last part are kept
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+def read_log(path: str) -> str:
+    """Return the output; "" without any."""
+    try:
+        descriptor = os.open(path, _READ)
+    except OSError:
+        return ""
+    with open(descriptor, "rb") as file:
+        return file.read(LIMIT).decode("utf-8", "replace")
+
+
+def take_log(path: str) -> str:
+    """Return the output, and remove the file."""
+    text = read_log(path)
+    with suppress(OSError):  # mostly there is none
+        os.unlink(path)
+    return text
