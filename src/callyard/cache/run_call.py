@@ -71,13 +71,13 @@ class CachedRun:
         if self._directory is None:
             return RunReport(token)
         try:
-            self._store(self._directory, "finished", token.hex(), value, seconds, arguments(), pickled, facts)
+            files = self._store(self._directory, "finished", token.hex(), value, seconds, arguments(), pickled, facts)
             self._directory.remove_failure(self._request.key)
         except Exception as error:
             return RunReport(token, f"{type(error).__name__}: {error}")
         finally:
             self.release()
-        return RunReport(token, stored=True)
+        return RunReport(token, stored=True, files=files)
 
     def failed(
         self, error: BaseException, text: str, seconds: float, arguments: Arguments, facts: RunFacts = _NO_FACTS
@@ -150,7 +150,8 @@ class CachedRun:
         arguments: tuple[tuple[Any, ...], dict[str, Any]],
         pickled: bytes | None,
         facts: RunFacts,
-    ) -> None:
+    ) -> bool:
+        """Publish the record; return True if its result names files."""
         from .format.record_writer import Record, write  # here, because not every process that loads this stores
 
         request = self._request
@@ -167,7 +168,24 @@ class CachedRun:
                 **facts,
             },
         )  # fmt: skip
-        directory.publish(request.key, lambda fd: write(fd, made), sync=request.job_id is not None)
+        files = _KeptFiles(request, directory, state)
+        directory.publish(request.key, lambda fd: write(fd, made, files.keep_file), sync=request.job_id is not None)
+        return files.any
+
+
+class _KeptFiles:
+    """The files that one result names, kept beside it; loaded for the first of them."""
+
+    def __init__(self, request: RunRequest, directory: CacheDirectory, state: str) -> None:
+        self._directory, self._sync = directory, request.job_id is not None
+        self.keep_file = self._keep if request.keeps_files and state == "finished" else None
+        self.any = False
+
+    def _keep(self, file: Any) -> tuple[str, str]:
+        from .kept_files import KeptFiles  # here, because few results name files
+
+        self.any = True
+        return KeptFiles(self._directory).keep(file, self._sync)
 
 
 def begin(request: RunRequest, opened: CacheDirectory | None = None) -> CachedRun | RunDeclined:
