@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 
 from ..errors import CacheError, RemoteTraceback
 from ..events.event import Failure
+from ..events.usage import Usage
 from ..hashing.sources import unpack
 from ..utils.quantities import duration, size
 from .directory import CacheDirectory, FailuresDirectory
 from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_facts, read_head
 from .format.record_writer import WHOLE
 from .kept_files import size_of
+from .messages import arguments_in
 
 __all__ = ["Entry", "noted_ingredients", "open_entry"]
 
@@ -130,6 +132,17 @@ class Entry:
         return None if failure is None else failure.traceback or None
 
     # -- facts about the call --------------------------------------------------------------------------
+
+    @property
+    def arguments(self) -> str:
+        """The arguments in words, by the names of the parameters; no values are loaded."""
+        return arguments_in(self.ingredients)
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the call has used: wall and CPU time (s), peak memory (bytes) and more; None if not stored."""
+        used = self._fact("usage", dict)
+        return None if used is None else Usage.of(used)
 
     @property
     def inputs(self) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..utils.lite_stdlib import TYPE_CHECKING, Any, Frozen, Sequence
+from ..utils.lite_stdlib import TYPE_CHECKING, Any, Frozen, Mapping, Sequence
 
 if TYPE_CHECKING:
     from ..hashing.call_key import KeyContext
@@ -10,6 +10,13 @@ if TYPE_CHECKING:
 
 # Module, qualified name, token at the time of the key, and the places for a quick comparison.
 Reference = tuple[str, str, bytes, "CodePlaces | None"]
+
+
+def arguments_in(ingredients: Mapping[str, str]) -> str:
+    """Return the arguments of a call in words, by the names of its parameters, from the ingredients of its key."""
+    prefix = "argument "
+    looks = ((label[len(prefix) :], look) for label, look in ingredients.items() if label.startswith(prefix))
+    return ", ".join(f"{name}={look.partition(' ')[2]}" for name, look in looks)
 
 
 class KeyInputs(Frozen):

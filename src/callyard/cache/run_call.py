@@ -14,7 +14,7 @@ from ..errors import CacheError, CallyardError
 from ..utils.lite_stdlib import Any, Callable, Mapping, suppress
 from .claims import Claim, Claims
 from .directory import CacheDirectory
-from .messages import Reference, RunDeclined, RunOutcome, RunReport, RunRequest
+from .messages import Reference, RunDeclined, RunOutcome, RunReport, RunRequest, arguments_in
 
 Arguments = Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]
 RunFacts = Mapping[str, Any]  # what is known of one run: "log", "usage", "host", "pid"
@@ -201,7 +201,8 @@ def begin(request: RunRequest, opened: CacheDirectory | None = None) -> CachedRu
     if _stored(request, directory):
         return RunDeclined("stored")
     try:
-        claim = Claims(directory).take(request.key, request.name, job_id=request.job_id)
+        arguments = arguments_in(request.facts.get("ingredients", {}))
+        claim = Claims(directory).take(request.key, request.name, job_id=request.job_id, arguments=arguments)
     except OSError as error:  # a full or write-protected disk must not fail the call
         _log().info("%r runs without a claim, as none can be made in %s: %s", request.name, directory.path, error)
         return CachedRun(request, directory, None)
