@@ -82,14 +82,22 @@ class CachedRun:
     def failed(
         self, error: BaseException, text: str, seconds: float, arguments: Arguments, facts: RunFacts = _NO_FACTS
     ) -> RunReport:
-        """Store the failure and release the claim; `text` is the traceback.
+        """Store the failure and release the claim; `text` is the traceback."""
+        try:
+            return self.keep_failure(error, text, seconds, arguments, facts)
+        finally:
+            self.release()
 
-        The failure answers later calls only if the request says so, and the function raised it, not a limit or the
-        transport. All others are kept to be looked at.
+    def keep_failure(
+        self, error: BaseException, text: str, seconds: float, arguments: Arguments, facts: RunFacts = _NO_FACTS
+    ) -> RunReport:
+        """Store the failure.
+
+        It answers later calls only if the request says so, and the function raised it, not a limit or the transport.
+        All others are kept to be looked at.
         """
         directory = self._directory
         if self._request.check_only or directory is None:
-            self.release()
             return RunReport()
         answers = (
             self._request.failures
@@ -102,8 +110,6 @@ class CachedRun:
             words = f"{type(problem).__name__}: {problem}"
             _log().warning("the failure of %r was not stored in %s: %s", self._request.name, directory.path, words)
             return RunReport(problem=words)
-        finally:
-            self.release()
         return RunReport(stored=True)
 
     def release(self) -> None:

@@ -17,6 +17,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import UnreadableCall
+from ..events.usage import Usage
 from ..utils.locks import let_go, under
 from ..utils.public_names import public_names
 from . import unasked
@@ -85,6 +86,15 @@ class Future(FutureState[T]):
         """Return key and function of each stored call of which this is the result, or a part of it."""
         key = self.key
         return () if key is None else ((key, self.name),)
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the last run of the call has used; None if that was not measured. For the rest of this package."""
+        return getattr(self, "_usage", None)
+
+    def note_usage(self, usage: Usage) -> None:
+        """Note what the call has used, before its end."""
+        self._usage = usage
 
     # -- for executors ---------------------------------------------------------------------------------
 

@@ -9,13 +9,14 @@ from typing import Any
 
 from ..cache.messages import RunDeclined
 from ..cache.output_log import take_log
-from ..cache.run_call import RunFacts, begin
+from ..cache.run_call import begin
 from ..serialize.packed import Packed
 from .call_output import begin_log, end_log
 from .call_request import Request
 from .current_call import ATTEMPT, Again, running
 from .exceptions import traceback_text
 from .process_state import ProcessState, end_forks, note_modules
+from .usage_meter import UsageMeter
 
 note_modules()  # of this package, just loaded
 
@@ -27,6 +28,7 @@ def run_cached(
     function: bytes | None,
     pid: int,
     state: ProcessState,
+    meter: UsageMeter | None,
     tell: Callable[[bytes], None],
 ) -> tuple[Packed | None, bytes]:
     """Run the call, unless another process has its claim or result; return the packed result or None, and a note.
@@ -41,6 +43,7 @@ def run_cached(
         function: the pickled function, if it did not come with the arguments.
         pid: the worker's process id.
         state: the worker's state.
+        meter: measures what the call uses; `run` stops it at the end of the function.
         tell: takes the note about a call that fails.
     """
     order = pickle.loads(order) if isinstance(order, bytes) else order  # an agent passes it on unopened
@@ -66,17 +69,26 @@ def run_cached(
                 begun.release()
                 raise
             told = _named(error, order.name, request.options.get("memory"))
-            text = traceback_text(error)
-            tell(pickle.dumps(begun.failed(told, text, seconds, lambda: _arguments(kept), _facts(log)), 5))
+            facts, usage = _facts(log), None
+            if meter is not None:
+                usage = meter.usage()
+                facts["usage"] = usage.known()
+            report = begun.failed(told, traceback_text(error), seconds, lambda: _arguments(kept), facts)
+            tell(pickle.dumps(report.replace(usage=usage), 5))
         raise
     seconds = perf_counter() - started
     end_forks(pid)
     with state:
-        report = begun.finished(value, seconds, lambda: _arguments(kept), function, _facts(log))
+        facts, usage = _facts(log), None
+        if meter is not None:
+            usage = meter.usage(packed.size)
+            facts["usage"] = usage.known()
+        report = begun.finished(value, seconds, lambda: _arguments(kept), function, facts)
+        report = report.replace(usage=usage)
         return packed, pickle.dumps(report, 5)
 
 
-def _facts(log: str | None) -> RunFacts:
+def _facts(log: str | None) -> dict[str, Any]:
     """Return what is known of the run: the output, if there is any."""
     # Taken before the release of the claim: the next run of the call has a log of the same name.
     return {"log": take_log(log)} if log is not None and end_log() else {}

@@ -16,6 +16,7 @@ from ...cache.messages import RunRequest
 from ...cache.output_log import take_log
 from ...cache.run_call import Arguments, CachedRun
 from ...errors import CacheError, JobCancelled, JobLost, NodeFailure, OutOfMemory, TimeLimitExceeded, WorkerLost
+from ...events.usage import Usage
 
 __all__ = ["is_end_of_process", "is_inherited", "keep_lost_call"]
 
@@ -33,9 +34,13 @@ def is_inherited(error: BaseException) -> bool:
     return any(isinstance(note, str) and note.startswith("callyard: ") and " <- " in note for note in notes)
 
 
-def keep_lost_call(request: RunRequest, directory: CacheDirectory, error: BaseException, arguments: Arguments) -> None:
+def keep_lost_call(
+    request: RunRequest, directory: CacheDirectory, error: BaseException, arguments: Arguments, usage: Usage | None
+) -> None:
     """Store the failure of a call whose process is gone, and remove its claim if that process is known to be gone."""
     claim, facts = None, dict(getattr(error, "_run", None) or {})
+    if usage is not None:
+        facts["usage"] = usage.known()
     with suppress(OSError, CacheError):
         claims = Claims(directory)
         owner = claims.holder(request.key)
@@ -46,10 +51,12 @@ def keep_lost_call(request: RunRequest, directory: CacheDirectory, error: BaseEx
     began = facts.pop("began", None)
     now = time.time()
     seconds = 0.0 if began is None else max(0.0, now - began)
+    if usage is not None:
+        seconds = usage.wall
     printed = take_log(directory.log(request.key))
     if printed:
         facts["log"] = printed
     # Of a process that nobody has known: not this one's.
     facts = {"host": None, "pid": None, **facts}
-    run = CachedRun(request, directory, claim, now - seconds)
+    run = CachedRun(request, directory, claim, now - seconds if began is None else began)
     run.failed(error, "", seconds, arguments, facts)

@@ -370,7 +370,8 @@ class SharedCall(PendingCall):
             error: Any = inner.peek_exception()
             if is_end_of_process(error):
                 run.release()
-                keep_lost_call(self._request(), self.settings.cache._directory, error, self._arguments_with_results)
+                directory = self.settings.cache._directory
+                keep_lost_call(self._request(), directory, error, self._arguments_with_results, inner.usage)
             elif self._run is not None or self._is_kept_here(error):
                 run.failed(error, str(error.__cause__ or error), 0.0, self._arguments_with_results)
         self._end_like(inner, note)
