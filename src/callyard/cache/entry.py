@@ -19,9 +19,10 @@ from .format.record_writer import WHOLE
 from .kept_files import size_of
 from .messages import arguments_in
 
-__all__ = ["Entry", "noted_ingredients", "open_entry"]
+__all__ = ["Entry", "facts_of_run", "noted_ingredients", "open_entry"]
 
 FactType = TypeVar("FactType")
+_RUN = ("host", "pid", "python", "job", "log", "usage")  # the facts of a run, not of the call
 _TOLD = ("error", "message", "traceback", "exit_code", "signal")  # the fields of a failure
 
 
@@ -260,6 +261,25 @@ def open_entry(directory: CacheDirectory, key: str) -> Entry:
     if head.key != key:
         raise DamagedFile(f"{directory.record(key)} is damaged: it holds another call, {head.key}")
     return Entry(directory, head)
+
+
+def facts_of_run(directory: CacheDirectory, key: str) -> dict[str, Any] | None:
+    """Return what is stored of the run of a call besides its values, see `RunReport.run`; None for no stored call."""
+    for place in (directory, directory.failures):
+        try:
+            descriptor = place.open_record(key)
+        except FileNotFoundError:
+            continue
+        except (OSError, CacheError):
+            return None
+        try:
+            head, facts = read_head(descriptor), read_facts(descriptor, place.record(key))
+        except (OSError, CacheError):  # damaged
+            return None
+        finally:
+            os.close(descriptor)
+        return {"began": head.created, "seconds": head.seconds} | {name: facts[name] for name in _RUN if name in facts}
+    return None
 
 
 def noted_ingredients(entry: Entry) -> dict[str, str]:

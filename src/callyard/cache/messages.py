@@ -56,6 +56,8 @@ class RunReport(Frozen):
     problem: str | None = None  # the reason why the result was not stored
     stored: bool = False
     usage: Usage | None = None  # of this run
+    # Of a run on another computer: "began" (s since 1970), "seconds", and facts as in its record there.
+    run: Mapping[str, Any] | None = None
     files: bool = False  # the stored result names files, which are kept beside it
 
 

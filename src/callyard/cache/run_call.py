@@ -43,6 +43,10 @@ class CachedRun:
         self._request, self._directory, self._claim = request, directory, claim
         self._started = time.time() if started is None else started  # s since 1970
 
+    def age(self) -> float:
+        """Return the time since the begin of the run (s)."""
+        return max(0.0, time.time() - self._started)
+
     def log(self) -> str | None:
         """Return the path of the call's output while it runs; None where it is not kept."""
         directory = self._directory

@@ -358,22 +358,25 @@ class SharedCall(PendingCall):
         # A worker tells of each failure, unless it is gone. A job stores its failure and tells nothing.
         begun = self._requested is not None or self._context.elsewhere
         told = self._context.inner.detached and not self._context.elsewhere and inner.packed_failure() is not None
-        return begun and not told and self.settings.cache.mode != "read-only"
+        return begun and not told and self.has_key and self.settings.cache.mode != "read-only"
 
     def _store_here(self, inner: Future[Any]) -> None:
         """Store the result in this process: the worker does not see the directory, has only a part, or is gone."""
-        note = self._report or RunReport()
-        run = self._run or CachedRun(self._request(), self.settings.cache._directory, None)
+        note, directory = self._report or RunReport(), self.settings.cache._directory
+        facts = dict(note.run or {})
+        run = self._run or CachedRun(self._request(), directory, None, facts.pop("began", None))
+        seconds = facts.pop("seconds", None) or (run.age() if inner.usage is None else inner.usage.wall)
+        if inner.usage is not None:
+            facts["usage"] = inner.usage.known()
         if not inner.failed():
-            note = run.finished(inner.result(), 0.0, self._arguments_with_results)
+            note = run.finished(inner.result(), seconds, self._arguments_with_results, None, facts)
         else:
             error: Any = inner.peek_exception()
-            if is_end_of_process(error):
+            if is_end_of_process(error) and note.run is None:
                 run.release()
-                directory = self.settings.cache._directory
                 keep_lost_call(self._request(), directory, error, self._arguments_with_results, inner.usage)
             elif self._run is not None or self._is_kept_here(error):
-                run.failed(error, str(error.__cause__ or error), 0.0, self._arguments_with_results)
+                run.failed(error, str(error.__cause__ or error), seconds, self._arguments_with_results, facts)
         self._end_like(inner, note)
 
     def _is_kept_here(self, error: BaseException) -> bool:
