@@ -295,6 +295,7 @@ class Cache:
         self,
         *,
         older_than: float | str | timedelta | None = None,
+        unused_for: float | str | timedelta | None = None,
         larger_than: float | str | None = None,
         max_size: float | str | None = None,
         function: str | None = None,
@@ -311,6 +312,7 @@ class Cache:
         Args:
             older_than: the time since the call began is longer than this: a number of seconds, a timedelta, or a text
                 with a unit, as "30d". A text without a unit is refused.
+            unused_for: the entry was neither an answer nor an input, nor stored, for so long, likewise; to the day.
             larger_than: the file is larger than this: a number of bytes, or a text with a unit, as "1GB".
             max_size: the total size of the entries to keep among the matching ones, the newest first:
                 a number of bytes, or a text with a unit, as "50GB".
@@ -332,7 +334,9 @@ class Cache:
         only = [keys] if isinstance(keys, str) else keys
         chosen = None if only is None else [self._whole_key(key) for key in only]
         with self._system_errors_as("pruned"):
-            return prune(self._directory, chosen, older_than, larger_than, max_size, function, state, dry_run)
+            return prune(
+                self._directory, chosen, older_than, unused_for, larger_than, max_size, function, state, dry_run
+            )
 
     @strict()
     def check(self, *, repair: bool = False) -> Check:

@@ -31,6 +31,7 @@ _SUFFIX = ".h5"
 
 # Never follow a link, and never wait for the other end, because the file may have been replaced by a pipe.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_NO_ATIME: int = getattr(os, "O_NOATIME", 0)
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -75,15 +76,15 @@ class CacheDirectory(Frozen):
         """The failures kept in this cache: records too, but in a place of their own, because they answer no calls."""
         return FailuresDirectory(self.path, self.trust, self.writable, self.group)
 
-    def open_record(self, key: str) -> int:
-        """Return a descriptor of the file of a key, for reading.
+    def open_record(self, key: str, *, is_use: bool = True) -> int:
+        """Return a descriptor of the file of a key, for reading. To look at it is no use: its time of use stays.
 
         Raises FileNotFoundError if there is none, and UnsafeCache if others could have written the file.
         """
         subdirectory = self.shard_of(key)
         path = f"{self.path}/{subdirectory}/{key}{_SUFFIX}"
         try:
-            descriptor = os.open(path, _READ)
+            descriptor = os.open(path, _READ) if is_use else _open_unnoticed(path)
         except FileNotFoundError:
             raise
         except OSError:
@@ -296,6 +297,12 @@ class FailuresDirectory(CacheDirectory):
 
     def _shards(self) -> list[str]:
         return ["failed"]
+
+
+def _open_unnoticed(path: str) -> int:
+    with suppress(PermissionError):  # only the owner of a file may read it so
+        return os.open(path, _READ | _NO_ATIME)
+    return os.open(path, _READ)
 
 
 def is_key(name: str) -> bool:

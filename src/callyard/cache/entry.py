@@ -86,6 +86,19 @@ class Entry:
         """True for a result; of failures only for one kept by `Cache(failures=True)`, which answers later calls."""
         return not isinstance(self._directory, FailuresDirectory)
 
+    @property
+    def used(self) -> datetime:
+        """The last use as a result or an input, to the day, in the time zone of this machine; at first the storing.
+
+        Raises:
+            CacheError: the file is not there any more.
+        """
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            raise self._gone() from None
+        return datetime.fromtimestamp(max(status.st_atime, status.st_mtime), timezone.utc).astimezone()
+
     # -- values ----------------------------------------------------------------------------------------
 
     @property
@@ -219,15 +232,18 @@ class Entry:
 
     def _read(self) -> Stored:
         try:
-            descriptor = self._directory.open_record(self.key)
+            descriptor = self._directory.open_record(self.key, is_use=False)
         except FileNotFoundError:
-            raise CacheError(
-                f"the call {self.key} of {self.function!r} is not in {self._directory.path} any more: run it again"
-            ) from None
+            raise self._gone() from None
         try:
             return read(descriptor, self._directory.record(self.key))
         finally:
             os.close(descriptor)
+
+    def _gone(self) -> CacheError:
+        return CacheError(
+            f"the call {self.key} of {self.function!r} is not in {self._directory.path} any more: run it again"
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Entry):
@@ -253,7 +269,7 @@ def open_entry(directory: CacheDirectory, key: str) -> Entry:
         FileNotFoundError: there is none.
         CacheError: its file cannot be read or trusted; the message gives the reason.
     """
-    descriptor = directory.open_record(key)
+    descriptor = directory.open_record(key, is_use=False)
     try:
         head = read_head(descriptor, directory.record(key))
     finally:
@@ -267,7 +283,7 @@ def facts_of_run(directory: CacheDirectory, key: str) -> dict[str, Any] | None:
     """Return what is stored of the run of a call besides its values, see `RunReport.run`; None for no stored call."""
     for place in (directory, directory.failures):
         try:
-            descriptor = place.open_record(key)
+            descriptor = place.open_record(key, is_use=False)
         except FileNotFoundError:
             continue
         except (OSError, CacheError):
@@ -291,7 +307,7 @@ def noted_ingredients(entry: Entry) -> dict[str, str]:
         return entry.ingredients
     path = str(entry.path)
     try:
-        descriptor = entry._directory.open_record(entry.key)
+        descriptor = entry._directory.open_record(entry.key, is_use=False)
     except OSError as error:
         raise CacheError(f"{path} cannot be read: {error.strerror}") from None
     try:

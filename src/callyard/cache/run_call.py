@@ -236,7 +236,7 @@ def _is_failure(request: RunRequest, directory: CacheDirectory) -> bool:
     from .format.record_file import FAILED, read_head  # here, because most calls have no result yet
 
     try:
-        descriptor = directory.open_record(request.key)
+        descriptor = directory.open_record(request.key, is_use=False)
         try:
             return read_head(descriptor).state == FAILED
         finally:

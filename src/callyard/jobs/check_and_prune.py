@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from ..cache.claims import Claims, UnreadableClaim
-from ..cache.directory import CacheDirectory, is_key
+from ..cache.directory import CacheDirectory, is_key, remove_file
 from ..cache.entry import Entry, open_entry
 from ..cache.failures import sweep
 from ..cache.format.record_file import DamagedFile, read
@@ -104,7 +105,7 @@ def _record(directory: CacheDirectory, key: str, repair: bool) -> int | Problem 
 
 
 def _read(directory: CacheDirectory, key: str, path: str) -> int:
-    descriptor = directory.open_record(key)
+    descriptor = directory.open_record(key, is_use=False)
     try:
         head = read(descriptor, path).head
     finally:
@@ -158,6 +159,9 @@ def _left(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
             yield Problem("left", f"{directory.path}/claims/{key}", text, "removed" if repair else "")
     for path in list(directory.left()):
         yield Problem("left", path, f"{path} was being written by a process that is gone", "removed" if repair else "")
+    for path in list(_left_logs(directory)):
+        text = f"{path} is the output of a call whose process is gone"
+        yield Problem("left", path, text, "removed" if repair and remove_file(path) else "")
     if repair:
         Claims(directory).sweep()
         directory.sweep()
@@ -170,6 +174,16 @@ def _unneeded_files(directory: CacheDirectory, repair: bool) -> Iterator[Problem
         path = f"{kept.path}/{content}"
         done = "removed" if repair and kept.remove(content) else ""
         yield Problem("left", path, f"{path} is named by no call that is stored here", done)
+
+
+def _left_logs(directory: CacheDirectory) -> Iterator[str]:
+    """Yield the paths of the output of calls that nobody runs any more."""
+    claims, folder = Claims(directory), f"{directory.path}/output"
+    with suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            key = name.removesuffix(".log")
+            if is_key(key) and ((holder := claims.holder(key)) is None or holder.state() == "gone"):
+                yield f"{folder}/{name}"
 
 
 def _others(directory: CacheDirectory) -> Iterator[Problem]:
@@ -213,6 +227,7 @@ def prune(
     directory: CacheDirectory,
     keys: list[str] | None,
     older_than: Any,
+    unused_for: Any,
     larger_than: Any,
     max_size: Any,
     function: str | None,
@@ -220,12 +235,12 @@ def prune(
     dry_run: bool,
 ) -> list[Entry]:
     """Do the work of `Cache.prune`."""
-    if all(condition is None for condition in (keys, older_than, larger_than, max_size, function, state)):
+    if all(condition is None for condition in (keys, older_than, unused_for, larger_than, max_size, function, state)):
         raise CacheError("prune needs a condition, as older_than= or function=; max_size=0 removes everything")
     if state not in (None, *_STATES):
         raise CacheError(f"state is 'finished' or 'failed', not {state!r}")
     most = None if max_size is None else volume(max_size)
-    meets = _filter(older_than, larger_than, function, state)
+    meets = _filter(older_than, unused_for, larger_than, function, state)
     found: Iterable[Entry] = filter(meets, entries(directory, all_keys(directory) if keys is None else keys))
     if most is not None:
         found = _beyond(list(found), most)
@@ -237,6 +252,8 @@ def remove(directory: CacheDirectory, found: Iterable[Entry]) -> list[Entry]:
     Claims(directory).sweep()
     directory.sweep()
     sweep(directory)
+    for path in list(_left_logs(directory)):
+        remove_file(path)
     gone = [entry for entry in _idle(directory, found) if _is_there(entry) and entry._directory.remove(entry.key)]
     KeptFiles(directory).remove_unneeded(
         partial(needed_files, directory), {content for entry in gone for content in entry._head.files}
@@ -252,9 +269,13 @@ def _is_there(entry: Entry) -> bool:
         return False
 
 
-def _filter(older_than: Any, larger_than: Any, function: str | None, state: str | None) -> Callable[[Entry], bool]:
+def _filter(
+    older_than: Any, unused_for: Any, larger_than: Any, function: str | None, state: str | None
+) -> Callable[[Entry], bool]:
     """Return the test of whether an entry meets all conditions; None stands for no condition."""
-    before = None if older_than is None else time.time() - age(older_than)
+    now = time.time()
+    before = None if older_than is None else now - age(older_than)
+    unused_since = None if unused_for is None else now - age(unused_for)
     least = None if larger_than is None else volume(larger_than)
 
     def meets(entry: Entry) -> bool:
@@ -262,6 +283,7 @@ def _filter(older_than: Any, larger_than: Any, function: str | None, state: str 
             (function is None or entry.function == function)
             and (state is None or entry.state == state)
             and (before is None or entry.created.timestamp() < before)
+            and (unused_since is None or entry.used.timestamp() < unused_since)
             and (least is None or entry.size > least)
         )
 
