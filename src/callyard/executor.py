@@ -67,6 +67,8 @@ class Executor(StandardExecutor):
         max_tasks_per_child: the number of calls after which a worker is replaced (count); default: no limit.
         progress: True to show how many calls are done, run, wait, have failed, and about how long the rest takes: a
             line at the bottom of a terminal, a bar in a notebook, nothing elsewhere. Default: False.
+        logs: a directory for the output and the failure of each call, one file for each that has any, as
+            "relax-12.log"; for live calls on this machine without a cache, as a cache keeps both. Default: none.
         dry_run: True to compute, submit and store nothing, and print at the end what each call would do, and why: see
             `plan`. Calls in the cache are answered. The variable `CALLYARD_DRY_RUN=1` in the environment does the same
             for all executors of a program. Default: False.
@@ -101,13 +103,14 @@ class Executor(StandardExecutor):
         init_function: Callable[[], dict[str, Any]] | None = None,
         max_tasks_per_child: int | None = None,
         progress: bool = False,
+        logs: str | os.PathLike[str] | None = None,
         dry_run: bool = False,
     ) -> None:
         argument_checks.check_count("max_workers", max_workers, alternative="backend")
         argument_checks.check_count("max_tasks_per_child", max_tasks_per_child)
         argument_checks.check_initializers(initializer, initargs, init_function)
         _check_depth()
-        settings = Settings(max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child)
+        settings = Settings(max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child, logs)
         known = Resources(others=dict.fromkeys(other_resources(backend)))
         self._resources = known.updated(resource_dict or {})
         forced = forced_dry_run(os.environ)

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -32,6 +33,7 @@ class Settings:
         initargs: the arguments of `initializer`.
         init_function: runs there too; its results, by name, are arguments for calls with such parameters.
         max_tasks_per_child: calls after which a process is replaced; None for never.
+        logs: a directory for the output and the failures of calls; None for none.
     """
 
     max_workers: int | None = None
@@ -39,6 +41,7 @@ class Settings:
     initargs: tuple[object, ...] = ()
     init_function: Callable[[], dict[str, object]] | None = None
     max_tasks_per_child: int | None = None
+    logs: str | os.PathLike[str] | None = None
 
     @property
     def changes_data(self) -> bool:

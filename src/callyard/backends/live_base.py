@@ -23,6 +23,7 @@ from ..serialize.unpicklable import UnsendableGlobal, where
 from ..utils.identity_cache import IdentityCache
 from .base import Settings
 from .cached.cached_future import Arguments, CachedCall, KeyedResult
+from .call_logs import CallLogs
 
 FORKED = "this executor belongs to the process that forked this one, and cannot be used here; make a new one"
 
@@ -46,6 +47,7 @@ class LiveBackend:
         self._order = count()
         self._paces: dict[Any, CallDurations] = {}
         self._plans: IdentityCache[Resources, CallPlan] = IdentityCache()
+        self._logs: CallLogs | None = None
 
     def make_plan(self, resources: Resources) -> CallPlan:
         """Return the meaning of these resources.
@@ -78,6 +80,8 @@ class LiveBackend:
         key = definition.id if definition is not None else (type(fn), name)
         pace = self._paces.get(key) or self._new_pace(key)
         call = Call(future, definition, packed, plan, pace, next(self._order))
+        if self._logs is not None:
+            call.log = self._logs.follow(future)
         self._begin(call, sources, ticket)
         return future
 

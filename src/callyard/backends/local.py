@@ -23,6 +23,7 @@ from ..system.machine import Machine, detect
 from ..utils.public_names import public_names
 from ..worker.current_call import current
 from .base import Backend, Settings
+from .call_logs import CallLogs
 from .live_base import LiveBackend, pack_initializer
 from .resource_mapping import GIB, described, make_plan
 
@@ -141,6 +142,8 @@ class LocalBackend(LiveBackend):
             return WorkerPool(placement, segments, packer, pack_initializer(settings), expecting)
 
         super().__init__(make_pool)
+        if settings.logs is not None:
+            self._logs = CallLogs(settings.logs)
 
     def make_plan(self, resources: Resources) -> CallPlan:
         return make_plan(resources, self.capacity)

@@ -257,6 +257,7 @@ def _lost(said: dict[str, Any]) -> BaseException:
     error = kind(said["words"])
     if isinstance(error, WorkerLost):
         error.exitcode = said["exitcode"]
+    error._run = said["run"]
     return error
 
 

@@ -80,7 +80,8 @@ class AgentReply:
 
     def fail_with(self, error: BaseException) -> None:
         exitcode = getattr(error, "exitcode", None)
-        said = {"kind": type(error).__name__, "words": str(error), "exitcode": exitcode}
+        run = getattr(error, "_run", None)
+        said = {"kind": type(error).__name__, "words": str(error), "exitcode": exitcode, "run": run}
         if self._usage is not None:
             said["usage"] = self._usage.known()
         self._say(LOST, 0, json.dumps(said).encode())

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from types import FunctionType
+from types import FunctionType, MappingProxyType
 from typing import Any
 
 from ..dependencies.map_chunks import run_chunk
@@ -131,7 +131,10 @@ def _places_at(module: str, name: str) -> CodePlaces | None:
 class CallKey:
     """The key of a call, and the parts of the key."""
 
-    __slots__ = ("_part", "_parts", "function", "hex", "names", "plain", "references", "surroundings", "values")
+    __slots__ = (
+        *("_part", "_parts", "function", "hex", "inputs"),
+        *("names", "plain", "references", "surroundings", "values"),
+    )
 
     def __init__(
         self,
@@ -143,7 +146,9 @@ class CallKey:
         references: tuple[Reference, ...],
         part: FunctionPart,
         plain: bool = False,
+        inputs: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        self.inputs = inputs  # the functions, by the keys, of the calls with results among the arguments
         self.plain = plain  # without definitions in the arguments the token is the same in every process
         self.references = references
         self._part = part
@@ -237,7 +242,8 @@ def call_key(
     known = {reference[:2] for reference in part.references}
     more = _pinned(encoder, (place for place in encoder.references if place not in known), False, len(parts) % 2 == 0)
     names, values = [name for name, _ in bound], [value for _, value in bound]
-    return CallKey(function, names, values, parts, around, (*part.references, *more), part, not encoder.roots)
+    references = (*part.references, *more)
+    return CallKey(function, names, values, parts, around, references, part, not encoder.roots, encoder.inputs)
 
 
 def _others_metadata(encoder: ValueEncoder, function: Any, part: FunctionPart) -> list[bytes]:
@@ -371,7 +377,8 @@ def description_of(value: Any) -> str:
     if type(value) in (int, float, complex, bool, str, bytes, type(None)):
         return _beginning(repr(value))
     if is_future(value):
-        return "the result of a call"
+        origins: Iterable[tuple[str, str]] = getattr(value, "origins", tuple)()
+        return "the result of " + (", ".join(f"{name} {key[:12]}" for key, name in origins) or "a call")
     kind = type(value).__qualname__
     if type(value).__module__ != "numpy" or not hasattr(value, "shape"):
         return f"a {kind}"

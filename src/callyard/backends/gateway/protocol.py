@@ -25,7 +25,7 @@ How messages become bytes, large ones in pieces, is the part of `message_streams
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 __all__ = [
@@ -114,6 +114,14 @@ class SentResult(NamedTuple):
     job_id: str | None
     attempts: int
     files: Sequence[SentFile] = ()
+    run: Mapping[str, Any] | None = None  # what is known of the run, see `RunReport`
+
+
+class SentFailure(NamedTuple):
+    """The failure of a call."""
+
+    error: bytes  # exception and traceback, pickled
+    run: Mapping[str, Any] | None = None  # as of a result; None for a call that has not begun
 
 
 class Opening(NamedTuple):

@@ -17,12 +17,13 @@ from ...futures import Lazy
 from ...hashing.files import Copies, copies_from
 from ...serialize.packed import Packed
 from ...serialize.shared_memory import PrivateBytes
+from ..cached.cached_future import CachedCall
 from . import protocol
 from .contents import ContentSink, FileCopies
 from .disk_memory import DiskSink
-from .gateway_call import GatewayCall, GatewayFuture, SentError
+from .gateway_call import GatewayCall, SentError
 from .message_streams import Announced, MemorySink, Sink
-from .protocol import ContentName, Message, SentResult
+from .protocol import ContentName, Message, SentFailure, SentResult
 from .told_calls import ToldCalls
 from .transfers import Transfer
 
@@ -78,7 +79,7 @@ class ReceivedAnswers:
         elif kind == protocol.NEWS:
             self._news(content)
         elif kind == protocol.ERROR:
-            self._settle(number, lambda call: call.future.fail(SentError(content)))
+            self._settle(number, partial(_fail, content))
         elif kind == protocol.CANCELLED:
             self._settle(number, _cancel)
 
@@ -185,6 +186,17 @@ def _finish_with(result: SentResult, packed: Lazy, call: GatewayCall) -> None:
     _finish(call, result, packed)
 
 
+def _fail(failure: SentFailure, call: GatewayCall) -> None:
+    """End a call with its failure, which is kept here, too, if the call has run."""
+    ticket = call.ticket
+    end = partial(call.future.fail, SentError(failure.error))
+    if ticket is None or failure.run is None:
+        end()
+        return
+    ticket.noted(RunReport(run=failure.run))
+    _with_key(call, ticket, end)
+
+
 def _finish(call: GatewayCall, result: SentResult, packed: Lazy) -> None:
     """End a call with its result, whose place in the cache here may have to be found first."""
     future, ticket = call.future, call.ticket
@@ -192,16 +204,21 @@ def _finish(call: GatewayCall, result: SentResult, packed: Lazy) -> None:
     if ticket is None:
         future.finish(packed)
         return
-    ticket.noted(RunReport(result.token))
+    ticket.noted(RunReport(result.token, run=result.run))
+    _with_key(call, ticket, partial(future.finish, packed))
+
+
+def _with_key(call: GatewayCall, ticket: CachedCall, end: Callable[[], object]) -> None:
+    """End a call once its key is known."""
     if ticket.partial_key().recipe is None:
-        future.finish(packed)
+        end()
         return
+
+    def go() -> None:
+        end()
+
     # The key is made here, too, as the gateway's would say nothing about a code's text that is here alone.
-    when_done(tuple(call.sources), future, partial(ticket.admit, call.arguments, lambda: _end(future, packed)))
-
-
-def _end(future: GatewayFuture, packed: Lazy) -> None:
-    future.finish(packed)
+    when_done(tuple(call.sources), call.future, partial(ticket.admit, call.arguments, go))
 
 
 def _cancel(call: GatewayCall) -> None:

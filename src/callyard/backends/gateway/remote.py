@@ -37,7 +37,7 @@ from ..cached.backend import CachedBackend
 from . import protocol
 from .contents import ContentSink
 from .message_streams import Announced, LargeMessage, MessageReader, MessageWriter, Sink, in_memory
-from .protocol import ContentName, Message, Opening, SentCall, SentInput, SentPickle
+from .protocol import ContentName, Message, Opening, SentCall, SentFailure, SentInput, SentPickle
 from .remote_answers import Answers, dumped
 from .remote_place import GatewayPlace
 from .used_packages import compare
@@ -215,7 +215,7 @@ class Gateway:
         what = f"the file {wanted.own!r}" if wanted.is_file else "a large argument"
         error = CallyardError(f"{what} cannot be used in {self._place.path} on {socket.gethostname()}: {problem}")
         for number in self._waiting.that_need(wanted):
-            self._writer.put(protocol.ERROR, number, dumped(error))
+            self._writer.put(protocol.ERROR, number, SentFailure(dumped(error)))
             for freed in self._waiting.drop(number):
                 self._submitted(*freed)
 
@@ -225,7 +225,7 @@ class Gateway:
                 self.warn(text)
             future = self._submit(call)
         except Exception as error:
-            self._writer.put(protocol.ERROR, number, dumped(error))
+            self._writer.put(protocol.ERROR, number, SentFailure(dumped(error)))
             return
         self._futures[number] = future
         self._told[number] = (False, None, 1)
