@@ -360,7 +360,10 @@ class Future(FutureState[T]):
     def _repr_html_(self) -> str:
         from ..display.notebook_html import card
 
-        facts = [("State", self._state_word()), ("Key", self.key or ""), ("Job", self.job_id or "")]
+        state = self._state_word()
+        if self.done() and not self.cancelled():
+            state = "failed" if self.failed() else "remembered" if self.cached else state
+        facts = [("State", state), ("Key", self.key or ""), ("Job", self.job_id or "")]
         error = self._exception
         if error is not None and error is not _STILL_PACKED:
             facts.insert(1, ("Error", f"{type(error).__name__}: {error}"))
