@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor as StandardExecutor
 from concurrent.futures import Future as StandardFuture
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
 from itertools import islice
-from time import monotonic
+from time import monotonic, time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -34,6 +35,7 @@ from .utils.public_names import public_names
 
 if TYPE_CHECKING:
     from .backends.dry_run.plan import Plan
+    from .report.graph import Graph
     from .report.progress import Progress
     from .result_cache import Cache
 
@@ -259,12 +261,59 @@ class Executor(StandardExecutor):
             ...     planning.plan()
             <Plan of 2 calls: 1 to compute, 1 after inputs>
         """
-        from .backends.dry_run.backend import DryRunBackend
-
-        backend = self._running.backend
-        if not isinstance(backend, DryRunBackend):
+        plan = self._running.plan()
+        if plan is None:
             raise CallyardError("this executor runs its calls; for a plan, make it with dry_run=True")
-        return backend.plan()
+        return plan
+
+    @strict()
+    def report(self, path: str | os.PathLike[str] = "run.html") -> None:
+        """Write a page about the calls so far: timeline, graph, table, failures, what was asked for and what was used.
+
+        It needs an executor with `events=` (`events=True` will do), and works after the shutdown, too. The page needs
+        no network and no other file.
+
+        Args:
+            path: the file, which is replaced; a new one is for you alone. Default: "run.html".
+
+        Raises:
+            CallyardError: this executor keeps no record of its calls.
+            OSError: the file cannot be written.
+
+        Examples:
+            >>> with Executor(events=True) as recorded:
+            ...     recorded.submit(pow, 2, 10).result()
+            1024
+            >>> recorded.report("run.html")
+        """
+        from .report.output_file import write_file
+        from .report.page import page
+
+        write_file(path, page(self._running.shown_record(), time()))
+
+    def graph(self) -> Graph:
+        """Return the graph of the calls so far, coloured by their states; of more than fifty calls, by function.
+
+        Print it for Mermaid's text, save it as SVG or PNG, or show it in a notebook. It needs an executor with
+        `events=` (`events=True` will do), or one of a dry run.
+
+        Raises:
+            CallyardError: this executor keeps no record of its calls.
+
+        Examples:
+            >>> with Executor(dry_run=True) as planning:
+            ...     power = planning.submit(pow, 2, 10)
+            ...     larger = planning.submit(max, power, 1000)
+            ...     print(planning.graph())
+            flowchart LR
+                n0["pow ◇ to compute"]:::planned
+                n1["max ◇ to compute"]:::planned
+                n0 --> n1
+            ...
+        """
+        from .report.graph import graph_of
+
+        return graph_of(self._running.shown_record())
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls, and free all resources once the calls submitted so far have ended.
@@ -346,6 +395,27 @@ class _Running:
         self.closed = False
         self._closer = weakref.finalize(self, _close, backend, progress)  # when neither executor nor view is left
         self._closer.atexit = False
+
+    def plan(self) -> Plan | None:
+        """Return the plan of a dry run; None if the calls are run."""
+        from .backends.dry_run.backend import DryRunBackend
+
+        return self.backend.plan() if isinstance(self.backend, DryRunBackend) else None
+
+    def shown_record(self) -> RunRecord:
+        """Return a record to be shown, which stays as it is at this moment."""
+        plan = self.plan()
+        if plan is not None:
+            from .report.planned_run import run_of_plan
+
+            return run_of_plan(plan)
+        record = self.record
+        if record is None:
+            raise CallyardError(
+                "this executor keeps no record of its calls; make it with events=True, or with a file for them, as "
+                "events='events.jsonl'"
+            )
+        return replace(record, calls=dict(record.calls))
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         self.closed = True
