@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from ..futures import Future
 from ..resources import Resources
+from ..status.executor_status import ExecutorStatus
 from .cached.cached_future import CachedCall
 
 if TYPE_CHECKING:
@@ -81,6 +82,12 @@ class Backend(Protocol):
 
     def interrupt(self) -> None:
         """After Ctrl-C, end the calls whose results no process could get any more, and let go of the rest."""
+
+    def status(self, ask: bool = True) -> ExecutorStatus:
+        """Return the calls at this moment, and the resources in use. Any thread may ask at any moment.
+
+        `ask`: put the question to another computer, if calls run there, and wait for a second at most.
+        """
 
     def close(self, wait: bool) -> None:
         """Let go of all resources once the last call has ended; with `wait`, return only then."""

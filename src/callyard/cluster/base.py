@@ -111,6 +111,12 @@ class AgentStarter(Protocol):
             where: the driver's addresses, for people.
         """
 
+    def nodes_to_come(self, kind: int) -> str:
+        """Return in words what becomes of nodes that are not there yet, of a kind; "" if none is going to come.
+
+        Any thread may ask.
+        """
+
     def close(self, loop: EventLoop, grace: float) -> None:
         """End the commands and jobs of agents, after `grace` seconds to end by themselves."""
 

@@ -30,6 +30,8 @@ from ...futures import Future, ends_futures, when_ended
 from ...resources import Resources
 from ...serialize.packed import Packed
 from ...serialize.shared_memory import PrivateBytes
+from ...status.call_status import CallStatus
+from ...status.executor_status import ExecutorStatus
 from ...transport.frames import GarbledFrame
 from ...utils import interpreter_exit
 from ...utils.backoff import Backoff
@@ -41,6 +43,7 @@ from ..live_base import FORKED, unpicklable
 from . import protocol
 from .connection import Address, Connection, NoConnection
 from .gateway_call import GatewayCall, GatewayFuture, SentError
+from .gateway_status import GatewayQuestions
 from .packed_calls import CallPacker
 from .protocol import Message, Opening, SentResult
 from .told_calls import ToldCalls
@@ -82,6 +85,7 @@ class GatewayBackend:
         self._connected_once = self._closing = self._killed = self._leaving = self._left = self._over = False
         self._leave_until: float | None = None
         self._failure: CallyardError | None = None  # no call can be made any more
+        self._questions = GatewayQuestions(self._told, address.destination, self.on_cancel)
         self._forked = False
         # Last, after all attributes: a fork, or the end of the interpreter, may come at any moment.
         _backends.add(self)
@@ -137,8 +141,17 @@ class GatewayBackend:
         call = getattr(future, "call", None)
         if call is not None and not self._leaving:
             self._told.drop(call)
-        self._unfinished.discard(future)
+        if future in self._unfinished:
+            self._unfinished.discard(future)
+            self._questions.ended_calls.note_end(future)
         self._end_if_over()
+
+    def status_of(self, future: GatewayFuture) -> CallStatus | None:
+        """Return the status of a call that has not ended."""
+        return self._questions.status_of(future)
+
+    def status(self, ask: bool = True) -> ExecutorStatus:
+        return self._questions.status(list(self._unfinished), ask)
 
     def _nudge(self) -> None:
         self._wake.put(None)
@@ -266,8 +279,6 @@ class GatewayBackend:
         kind, number, content, _ = message
         if kind == protocol.RESULT:
             self._result(number, content, message.buffers)
-        elif kind == protocol.NEWS:
-            self._news(content)
         elif kind == protocol.ERROR:
             self._settle(number, lambda call: call.future.fail(SentError(content)))
         elif kind == protocol.CANCELLED:
@@ -278,10 +289,19 @@ class GatewayBackend:
             self._opened(content)
         elif kind == protocol.REFUSED:
             raise SentError(content).load()
-        elif kind == protocol.WARNING:
-            _warn(content)
         elif kind == protocol.ENDED:
             self._left = self._over = True
+        else:
+            self._on_word(kind, number, content)
+
+    def _on_word(self, kind: int, number: int, content: Any) -> None:
+        """Take in what ends nothing."""
+        if kind == protocol.NEWS:
+            self._news(content)
+        elif kind == protocol.ANSWER:
+            self._questions.answered(number, content)
+        elif kind == protocol.WARNING:
+            _warn(content)
 
     def _opened(self, description: str) -> None:
         self._connected_once = True

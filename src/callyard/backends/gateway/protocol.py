@@ -10,12 +10,14 @@
                         KILL       end all calls, by this signal where they run
                         LEAVE      this process ends; jobs go on
                         CLOSE      end, now that all calls have ended
+                        ASK        the status of calls, and perhaps of the executor, at this moment
     gateway -> driver   OPENED     the description of the backend
                         REFUSED    the backend cannot be opened: the error
                         WANT       names of contents that are not there yet
                         NEWS       of calls: running or not, job, number of the run
                         RESULT, ERROR, CANCELLED   the end of a call
                         WARNING    a text for the user
+                        ANSWER     to an ASK of the same number
                         ENDED      the last message
     both                ALIVE      nothing else to say for a while
 
@@ -39,11 +41,13 @@ from ...transport.frames import HEAD, MARK, GarbledFrame, encode
 __all__ = [
     "BEAT",
     "SILENCE",
+    "Answer",
     "LinkBroken",
     "Message",
     "MessageReader",
     "MessageWriter",
     "Opening",
+    "Question",
     "SentCall",
     "SentInput",
     "SentPickle",
@@ -52,9 +56,9 @@ __all__ = [
     "pieces",
 ]
 
-OPEN, FUNCTION, CALL, CONTENT, CANCEL, FORGET, FORGET_FUNCTIONS, KILL, LEAVE, CLOSE = range(71, 81)
+OPEN, FUNCTION, CALL, CONTENT, CANCEL, FORGET, FORGET_FUNCTIONS, KILL, LEAVE, CLOSE, ASK = range(71, 82)
 OPENED, REFUSED, WANT, NEWS, RESULT, ERROR, CANCELLED, WARNING, ENDED = range(91, 100)
-ALIVE = 100
+ALIVE, ANSWER = 100, 101
 
 BEAT = 10.0  # s between two signs of life
 SILENCE = 35.0  # s without any byte after which the other side counts as gone
@@ -109,6 +113,22 @@ class SentResult(NamedTuple):
     token: bytes | None
     job_id: str | None
     attempts: int
+
+
+class Question(NamedTuple):
+    """A question about this moment."""
+
+    calls: Sequence[int]  # numbers of calls
+    whole: bool  # about all calls together, too
+
+
+class Answer(NamedTuple):
+    """The answer: for each call its `CallStatus` as a tuple, None for an unknown one; and what waits for what."""
+
+    calls: Sequence[tuple[Any, ...] | None]
+    waiting: dict[str, int]  # the numbers of waiting calls, by reason
+    capacity: dict[str, int]
+    used: dict[str, int]
 
 
 class Opening(NamedTuple):

@@ -32,6 +32,7 @@ from ...result_cache import Cache
 from ...serialize.dump import Dump
 from ...serialize.namespace_replica import LoadedFunction
 from ...serialize.packed import Packed, PackedCall, load_with_inputs
+from ...status.executor_status import ExecutorStatus
 from ...transport.frames import GarbledFrame
 from ...worker.exceptions import dump_error, traceback_text, unreadable_call
 from ..base import Backend, Settings
@@ -41,10 +42,12 @@ from ..run_directories import remove_if_over
 from . import protocol
 from .contents import ContentFiles, FileCopies
 from .protocol import (
+    Answer,
     Message,
     MessageReader,
     MessageWriter,
     Opening,
+    Question,
     SentCall,
     SentInput,
     SentPickle,
@@ -133,6 +136,8 @@ class Gateway:
         elif kind == protocol.FORGET_FUNCTIONS:
             self._forgotten_functions.update(content)
             self._forget()
+        elif kind == protocol.ASK:
+            self._writer.put(protocol.ANSWER, number, self._answered(content, backend))
         else:
             self._end(kind, number, backend)
 
@@ -316,6 +321,16 @@ class Gateway:
             self._writer.put(protocol.CANCELLED, self._waiting.popleft()[0])
 
     # -- answers ---------------------------------------------------------------------------------------
+
+    def _answered(self, question: Question, backend: Backend) -> Answer:
+        """Return the status of some calls, with the calls before them as words."""
+        told: list[tuple[object, ...] | None] = []
+        for number in question.calls:
+            future = self._futures.get(number)
+            status = None if future is None else future.call_status
+            told.append(status and tuple(status._replace(words=status.reason or status.words, awaits=())))
+        whole = backend.status() if question.whole else ExecutorStatus()
+        return Answer(told, dict(whole.waiting), whole.capacity, whole.used)
 
     def _call_ended(self, number: int, future: Future[Any]) -> None:
         if self._told.pop(number, None) is not None:
