@@ -45,7 +45,11 @@ def test_explain_says_what_a_call_waits_for_where_it_runs_and_how_it_has_ended(e
 @pytest.mark.core
 def test_explain_tells_of_failures_and_cancellations(make: Make, gate: Gate) -> None:
     ex = make(1)
-    failed, held, waiting = ex.submit(calls.raised, ValueError("no good")), ex.submit(gate.hold), ex.submit(calls.same, 1)
+    failed, held, waiting = (
+        ex.submit(calls.raised, ValueError("no good")),
+        ex.submit(gate.hold),
+        ex.submit(calls.same, 1),
+    )
     gate.arrived()
     assert waiting.explain().startswith("waits ")
     assert waiting.cancel()

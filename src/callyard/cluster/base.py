@@ -111,11 +111,9 @@ class AgentStarter(Protocol):
             where: the driver's addresses, for people.
         """
 
-    def nodes_to_come(self, kind: int) -> str:
-        """Return in words what becomes of nodes that are not there yet, of a kind; "" if none is going to come.
-
-        Any thread may ask.
-        """
+    @property
+    def nodes_to_come(self) -> Callable[[int], str]:
+        """For any thread: returns in words what becomes of nodes of a kind that are not there yet; "" if none comes."""
 
     def close(self, loop: EventLoop, grace: float) -> None:
         """End the commands and jobs of agents, after `grace` seconds to end by themselves."""

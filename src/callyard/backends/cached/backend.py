@@ -25,7 +25,7 @@ from ...result_cache import Cache
 from ...status.executor_status import FOR_OTHER_CALLS, ExecutorStatus
 from ...utils import interpreter_exit
 from ...utils.threads import TaskThread
-from ..base import Backend, Settings
+from ..base import Backend, Settings, status_of
 from ..live_base import FORKED, LiveBackend
 from .cached_future import CachedCall, CachedFuture, CallName
 from .pending import PendingCalls
@@ -131,10 +131,7 @@ class CachedBackend:
 
     def status(self, ask: bool = True) -> ExecutorStatus:
         """Return the status of the inner backend, with the calls that were answered from the cache."""
-        status: ExecutorStatus = ExecutorStatus()
-        tells = getattr(self.inner, "status", None)
-        if tells is not None:
-            status = tells(ask)
+        status = status_of(self.inner, ask)
         elsewhere = self._pending.run_elsewhere()
         if elsewhere:
             status.waiting["for another process, which runs it"] = elsewhere
