@@ -25,6 +25,7 @@ LAYERS = [
     "utils",
     "errors",
     "events",
+    "status",
     "system",
     "resource_values",
     "resources",

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import argument_checks
-from .backends.base import Backend, Settings
+from .backends.base import Backend, Settings, status_of
 from .backends.registry import open_backend, open_plan, other_resources
 from .dependencies.map_chunks import run_chunk
 from .errors import CallyardError, ResourceError
@@ -28,6 +28,7 @@ from .errors.suggestions import strict
 from .futures import Future, batched, before_sleep, unasked
 from .report.progress import Progress
 from .resources import Resources
+from .status.executor_status import ExecutorStatus
 from .utils import interpreter_exit
 from .utils.environment import MAX_NESTED, forced_dry_run, nested
 from .utils.interrupt_checks import is_cancellation, is_interrupt
@@ -245,6 +246,20 @@ class Executor(StandardExecutor):
         """
         return batched(futures, n)
 
+    def status(self) -> ExecutorStatus:
+        """Return the numbers of calls by function and state, what runs where, what waits for what, and what is in use.
+
+        `print(executor.status())` shows it on a screen. Any thread may ask at any moment; on another computer the
+        question takes a round trip, a second at most.
+
+        Examples:
+            >>> executor.submit(pow, 2, 10).result()
+            1024
+            >>> executor.status().count("running")
+            0
+        """
+        return self._running.status(self._words())
+
     def plan(self) -> Plan:
         """Return what the calls so far would do, of an executor with `dry_run=True`.
 
@@ -321,10 +336,14 @@ class Executor(StandardExecutor):
     def __dir__(self) -> list[str]:
         return public_names(super().__dir__())
 
-    def __repr__(self) -> str:
+    def _words(self) -> str:
         state = ", shut down" if self._running.closed else ""
         asked = "".join(f", {name}={value!r}" for name, value in self._resources.asked().items())
-        return f"<callyard.Executor {self._running.backend.description}{asked}{state}>"
+        return f"{self._running.backend.description}{asked}{state}"
+
+    def __repr__(self) -> str:
+        status = self._running.status("", ask=False)
+        return f"<callyard.Executor {self._words()}{f', {status.counts_in_words()}' if status.calls else ''}>"
 
 
 class _Running:
@@ -336,6 +355,11 @@ class _Running:
         self.closed = False
         self._closer = weakref.finalize(self, backend.close, False)  # when neither executor nor view is left
         self._closer.atexit = False
+
+    def status(self, executor: str, ask: bool = True) -> ExecutorStatus:
+        status = status_of(self.backend, ask)
+        status.executor = executor
+        return status
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         self.closed = True

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from ..futures import Future
 from ..resources import Resources
+from ..status.executor_status import ExecutorStatus
 from .cached.cached_future import CachedCall
 
 if TYPE_CHECKING:
     from ..result_cache import Cache
 
-__all__ = ["Backend", "BackendFactory", "Settings"]
+__all__ = ["Backend", "BackendFactory", "Settings", "TellsStatus", "status_of"]
 
 T = TypeVar("T")
 
@@ -84,6 +85,21 @@ class Backend(Protocol):
 
     def close(self, wait: bool) -> None:
         """Let go of all resources once the last call has ended; with `wait`, return only then."""
+
+
+class TellsStatus(Protocol):
+    """A backend that tells what its calls do. Those of other packages need not."""
+
+    def status(self, ask: bool = True) -> ExecutorStatus:
+        """Return the calls at this moment, and the resources in use. Any thread may ask at any moment.
+
+        `ask`: put the question to another computer, if calls run there, and wait for a second at most.
+        """
+
+
+def status_of(backend: Backend, ask: bool = True) -> ExecutorStatus:
+    """Return the status of a backend's calls; an empty one if the backend does not tell."""
+    return cast("TellsStatus", backend).status(ask) if hasattr(backend, "status") else ExecutorStatus()
 
 
 class BackendFactory(Protocol):

@@ -9,10 +9,11 @@ from __future__ import annotations
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures import Executor as StandardExecutor
 from functools import partial
+from itertools import count
 from typing import Any
 
 from ..cache.messages import RunDeclined, RunOutcome, RunReport
@@ -21,6 +22,9 @@ from ..dependencies.wait import when_done
 from ..errors import CallyardError, ResourceError
 from ..futures import Future, when_ended
 from ..resources import Resources
+from ..status.call_status import CallStatus, unfinished
+from ..status.ended_calls import EndedCalls
+from ..status.executor_status import FOR_OTHER_CALLS, ExecutorStatus, RunningCall
 from ..utils import interpreter_exit
 from ..utils.threads import CapacityLimiter
 from ..worker.current_call import Again
@@ -37,7 +41,8 @@ class Pep3148Backend:
         refuse_settings(inner, settings)
         self._inner = inner
         self._limiter = CapacityLimiter(settings.max_workers)
-        self._unfinished: set[_ForwardedCall] = set()
+        self._unfinished: dict[_ForwardedCall, int] = {}  # with the numbers of the calls
+        self._numbers, self._places, self._ended_calls = count(), settings.max_workers, EndedCalls()
         # Our own thread hands on a call made ready by the end of another call: the inner executor, while ending a
         # future, may hold locks of its own, and would wait for itself.
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="callyard")
@@ -55,8 +60,8 @@ class Pep3148Backend:
         ticket: CachedCall | None = None,
     ) -> Future[Any]:
         refuse_resources(self._inner, resources)
-        future = _ForwardedCall(getattr(fn, "__name__", type(fn).__name__))
         sources = find_futures((args, kwargs))
+        future = _ForwardedCall(getattr(fn, "__name__", type(fn).__name__), type(self._inner).__name__, sources)
         start = partial(self._outside, partial(self._start, future, fn, args, dict(kwargs), ticket))
         later = partial(self._outside, partial(self._helper.submit, start))
 
@@ -70,7 +75,7 @@ class Pep3148Backend:
             future.noted = ticket.noted
         try:
             # First, before anything can start or end the call, so that `close` waits for this future.
-            self._unfinished.add(future)
+            self._unfinished[future] = next(self._numbers)
             when_ended(future, self._forget)
             if sources:
                 known = ready if ticket is None else partial(ticket.admit, partial(_known, args, kwargs), ready)
@@ -159,10 +164,25 @@ class Pep3148Backend:
             future.comes_to(theirs.result())
 
     def _forget(self, future: _ForwardedCall) -> None:
-        self._unfinished.discard(future)
+        if self._unfinished.pop(future, None) is not None:
+            self._ended_calls.note_end(future)
         future.theirs = future.noted = future.declined = future.ready = None  # they refer to the future and its call
+        future.sources = ()
         if self._closed and not self._unfinished:
             self._helper.shutdown(wait=False)
+
+    def status(self, ask: bool = True) -> ExecutorStatus:  # all that can be known is known here
+        status = ExecutorStatus()
+        for future, number in list(self._unfinished.items()):
+            known = future.call_status
+            if known.state == "running":
+                status.add_running(RunningCall(number, future.name, known.host, known.worker))
+            elif known.state == "waiting":
+                status.add_waiting(future.name, FOR_OTHER_CALLS if known.awaits else known.words)
+        if self._places is not None:
+            status.capacity, status.used = {"workers": self._places}, {"workers": status.count("running")}
+        status.add_ended(self._ended_calls)
+        return status
 
     def cancel_pending(self) -> None:
         for future in list(self._unfinished):
@@ -216,10 +236,12 @@ class _ForwardedCall(Future[Any]):
     In between the call counts as running: otherwise the call might be cancelled here and still run there.
     """
 
-    __slots__ = ("begun", "declined", "goes_on_with", "noted", "ready", "theirs")
+    __slots__ = ("begun", "declined", "goes_on_with", "noted", "place", "ready", "sources", "theirs")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, place: str, sources: Sequence[Any]) -> None:
         super().__init__(name)
+        self.place = place  # the class of the other executor
+        self.sources = sources  # the futures among the arguments, until the end
         self.theirs: Any = None
         self.begun = False  # handed on, or about to be
         self.noted: Callable[[RunReport], object] | None = None  # set for a call with a cache
@@ -251,6 +273,15 @@ class _ForwardedCall(Future[Any]):
         else:
             self.theirs, self.begun = None, False
             self.declined(result.note)
+
+    def _present_status(self) -> CallStatus | None:
+        theirs = self.theirs
+        if theirs is None and not self.begun:
+            awaits = unfinished(self.sources)
+            return CallStatus("waiting", "for one of the running calls to end (max_workers)", awaits=awaits)
+        if self.running():
+            return CallStatus("running", worker=f"in {self.place}")
+        return CallStatus("waiting", f"in the queue of {self.place}")
 
     def cancel(self) -> bool:
         theirs = self.theirs

@@ -115,6 +115,10 @@ class Agents:
             agent.signal(signum)
             self._to_flush[agent] = None
 
+    def nodes_to_come(self, kind: int) -> str:
+        """Return in words what becomes of nodes that are not there yet; "" if none is going to come."""
+        return self._starter.nodes_to_come(kind)
+
     def forget_buffers(self) -> None:
         """Let agents forget the buffers of calls that have ended, which take memory on their nodes."""
         while self._dropped:

@@ -21,12 +21,15 @@ from functools import partial
 from typing import Any, cast
 
 from ..errors import NodeFailure, WorkerLost
-from ..futures import Lazy, ends_futures
+from ..futures import Future, Lazy, ends_futures
 from ..pool.call import Call, refuse
 from ..pool.threaded_runner import ThreadedRunner
 from ..pool.worker_events import finish
 from ..serialize.shared_memory import SegmentPool
+from ..status.call_status import CallStatus
+from ..status.executor_status import ExecutorStatus
 from ..transport.event_loop import EventLoop
+from . import cluster_status
 from .agent_connection import CallEnd
 from .base import Launch
 from .connected_agents import Agents
@@ -99,6 +102,15 @@ class ClusterDriver(ThreadedRunner):
         self._closing = True
         if self._io.started:
             self._tell(partial(self._kill, signum))
+
+    def placed(self, future: Future[Any]) -> CallStatus | None:
+        return cluster_status.placed(self._placement, self._inbox, self._agents.nodes_to_come, future)
+
+    def add_status(self, status: ExecutorStatus) -> None:
+        cluster_status.add_status(self._placement, self._inbox, self._agents.nodes_to_come, status)
+
+    def placed_calls(self) -> list[Call]:
+        return cluster_status.placed_calls(self._placement, self._inbox)
 
     def _tell(self, event: Any) -> None:
         """Hand an event to the I/O thread.

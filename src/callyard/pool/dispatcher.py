@@ -170,6 +170,7 @@ class Dispatcher:
 
     def _send(self, connection: AnyConnection, instruction: SendToWorker) -> None:
         self._sending = connection
+        connection.sent_at = time.monotonic()
         connection.send(cast("list[Call]", instruction.calls))
         self._sending = None  # not in a `finally`: after an exception only the worker knows how much was sent
         if not self.io_polls and len(connection.in_flight) > 1:

@@ -306,8 +306,8 @@ def finish(call: Call, packed: Lazy, failed: bool) -> None:
         return  # the call did not run here
     if failed:
         call.future.fail(PackedError(packed, call))
-    else:
-        call.future.finish(packed)
+    elif call.future.finish(packed):
+        call.pace.finished += 1
 
 
 def _fail_not_started(call: Call, connection: AnyConnection, exitcode: int | None, reason: str | None) -> None:

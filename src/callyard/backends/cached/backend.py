@@ -22,9 +22,10 @@ from ...futures import Future, ends_futures
 from ...hashing.digest import PendingFuture
 from ...resources import Resources
 from ...result_cache import Cache
+from ...status.executor_status import FOR_OTHER_CALLS, ExecutorStatus
 from ...utils import interpreter_exit
 from ...utils.threads import TaskThread
-from ..base import Backend, Settings
+from ..base import Backend, Settings, status_of
 from ..live_base import FORKED, LiveBackend
 from .cached_future import CachedCall, CachedFuture, CallName
 from .pending import PendingCalls
@@ -97,6 +98,7 @@ class CachedBackend:
         found = call.look_up()
         if found is None:
             return False
+        self._context.ended_calls.note(call.name, "cached")
         # Before the end, because a callback may ask for the key.
         future.known_as(call.key, True)
         future.identity, future.stored = call.identity(), call.id
@@ -126,6 +128,17 @@ class CachedBackend:
         if self._closing and self._pending.are_over():
             self._tasks.close()
             self.inner.close(False)
+
+    def status(self, ask: bool = True) -> ExecutorStatus:
+        """Return the status of the inner backend, with the calls that were answered from the cache."""
+        status = status_of(self.inner, ask)
+        elsewhere = self._pending.run_elsewhere()
+        if elsewhere:
+            status.waiting["for another process, which runs it"] = elsewhere
+            status.waiting[FOR_OTHER_CALLS] -= elsewhere
+            status.waiting = +status.waiting
+        status.add_ended(self._context.ended_calls)
+        return status
 
     def cancel_pending(self) -> None:
         self.inner.cancel_pending()

@@ -33,6 +33,7 @@ from ...hashing.sources import pack, source_of
 from ...jobs.batch import KeyRecipe
 from ...serialize import definition_identity
 from ...serialize.function_registry import resend_by_value
+from ...status.ended_calls import EndedCalls
 from ...utils.locks import under
 from ...utils.threads import TaskThread
 from ...version import VERSION
@@ -55,6 +56,7 @@ class ExecutorContext:  # The common parts of the cached calls of one executor.
     elsewhere: bool  # calls run on another computer, beside a cache of its own; this process stores their results here
     code_only: bool  # an initializer may change data, so only code is compared
     fresh: set[CallId] = field(default_factory=set)  # results made again by this executor
+    ended_calls: EndedCalls = field(default_factory=EndedCalls)  # those that did not end in the inner backend
 
 
 class SharedCall(PendingCall):
@@ -322,12 +324,21 @@ class SharedCall(PendingCall):
 
     # -- the end ---------------------------------------------------------------------------------------
 
+    def _ended_apart(self) -> EndedCalls:
+        """Return the accounts for an end that is not the inner backend's, whose future is cancelled because of it."""
+        accounts, inner = self._context.ended_calls, self.inner
+        if inner is not None and not inner.done() and not inner.running():
+            accounts.note(self.name, "cancelled", -1)
+        return accounts
+
     def fail(self, error: BaseException) -> None:
         if not isinstance(error, Exception):  # meant for the interrupted thread
             error = CallyardError(f"{self.name!r}: {error!r} interrupted its submission; submit it again")
+        self._ended_apart().note_failure(self.name, error)
         self._finish(lambda future: future.answered(None, None, error, failed=True))
 
     def _answer(self, found: CachedResult) -> None:
+        self._ended_apart().note(self.name, "cached")
         self._finish(lambda future: self._stored_in(future).answered(found, found.token, failed=found.failed))
 
     def _stored_in(self, future: CachedFuture) -> CachedFuture:
