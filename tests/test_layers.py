@@ -32,6 +32,7 @@ LAYERS = [
     "futures",
     "argument_checks",
     "dependencies",
+    "recording",
     "serialize",
     "transport",
     "hashing",

@@ -36,6 +36,9 @@ from .utils.public_names import public_names
 
 if TYPE_CHECKING:
     from .backends.dry_run.plan import Plan
+    from .events.call_record import RunRecord
+    from .events.event import Event
+    from .recording.run_recorder import RunRecorder
     from .result_cache import Cache
 
 __all__ = ["Executor"]
@@ -67,6 +70,9 @@ class Executor(StandardExecutor):
             names, unless the call has given them.
         max_tasks_per_child: the number of calls after which a worker is replaced (count); default: no limit.
         progress: True to show a line with the numbers of done and failed calls; needs tqdm. Default: False.
+        events: what happens to calls, and what they use (time, memory, bytes), is recorded: a path appends it to that
+            file, as JSON lines; a function is called with each event, in a thread of its own; True only keeps the
+            record in memory. Default: nothing is recorded, and nothing measured.
         dry_run: True to compute, submit and store nothing, and print at the end what each call would do, and why: see
             `plan`. Calls in the cache are answered. The variable `CALLYARD_DRY_RUN=1` in the environment does the same
             for all executors of a program. Default: False.
@@ -101,20 +107,25 @@ class Executor(StandardExecutor):
         init_function: Callable[[], dict[str, Any]] | None = None,
         max_tasks_per_child: int | None = None,
         progress: bool = False,
+        events: str | os.PathLike[str] | Callable[[Event], object] | bool | None = None,
         dry_run: bool = False,
     ) -> None:
         argument_checks.check_count("max_workers", max_workers, alternative="backend")
         argument_checks.check_count("max_tasks_per_child", max_tasks_per_child)
         argument_checks.check_initializers(initializer, initargs, init_function)
         _check_depth()
-        settings = Settings(max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child)
+        forced = forced_dry_run(os.environ)
+        recorder = None if dry_run or forced else _recorder(events)
+        settings = Settings(max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child, recorder)
         known = Resources(others=dict.fromkeys(other_resources(backend)))
         self._resources = known.updated(resource_dict or {})
-        forced = forced_dry_run(os.environ)
         if dry_run or forced:
             self._running = _Running(open_plan(backend, settings, cache, forced), None)
         else:
-            self._running = _Running(open_backend(backend, settings, cache), Progress() if progress else None)
+            opened = open_backend(backend, settings, cache)
+            self._running = _Running(opened, Progress() if progress else None, recorder)
+        if recorder is not None:
+            recorder.begin(repr(self), self._running.status("", ask=False).capacity)
         _log.info("%r", self)
 
     @strict(
@@ -182,7 +193,11 @@ class Executor(StandardExecutor):
         if kwargs:
             argument_checks.check_keywords(fn, kwargs)
         resources = self._resources if resource_dict is None else self._resources.updated(resource_dict)
-        future: Future[T] = running.backend.submit(fn, args, kwargs, resources)
+        future: Future[T]
+        if running.recorder is None:
+            future = running.backend.submit(fn, args, kwargs, resources)
+        else:
+            future = running.recorder.submit(running.backend.submit, fn, args, kwargs, resources)
         if running.progress is not None:
             running.progress.follow(future)
         return future
@@ -349,12 +364,24 @@ class Executor(StandardExecutor):
 class _Running:
     """The state shared by an executor and its `with_resources` views: the backend, and the flag for the shutdown."""
 
-    def __init__(self, backend: Backend, progress: Progress | None) -> None:
+    def __init__(self, backend: Backend, progress: Progress | None, recorder: RunRecorder | None = None) -> None:
         self.backend = backend
         self.progress = progress
+        self.recorder = recorder
         self.closed = False
-        self._closer = weakref.finalize(self, backend.close, False)  # when neither executor nor view is left
+        self._closer = weakref.finalize(self, _close, backend, recorder)  # when neither executor nor view is left
         self._closer.atexit = False
+
+    @property
+    def record(self) -> RunRecord | None:
+        """The record of all calls up to this moment; None if it was not asked for (`events=`).
+
+        The recorder's thread goes on changing it: look at a copy of `calls` (`list(record.calls.values())`).
+        """
+        if self.recorder is None:
+            return None
+        self.recorder.flush()
+        return self.recorder.record
 
     def status(self, executor: str, ask: bool = True) -> ExecutorStatus:
         status = status_of(self.backend, ask)
@@ -368,6 +395,8 @@ class _Running:
         if wait:
             before_sleep()
         self.backend.close(wait)
+        if self.recorder is not None:
+            self.recorder.close(wait)
         # Last: if an exception interrupts the above, the backend is still closed when the executor is collected.
         self._closer.detach()
         if wait:
@@ -379,11 +408,30 @@ class _Running:
         self.closed = True
         unasked.begin_silence(self)
         self.backend.kill(signum)
+        if self.recorder is not None:
+            self.recorder.close()
 
     def interrupt(self) -> None:
         self.closed = True
         unasked.begin_silence(self)
         self.backend.interrupt()
+
+
+def _recorder(events: str | os.PathLike[str] | Callable[[Event], object] | bool | None) -> RunRecorder | None:
+    """Return the recorder for what the user asks for; None for nothing."""
+    if (events is None or events is False) and not logging.getLogger("callyard.events").level:
+        return None
+    from .recording.run_recorder import RunRecorder  # here, because few programs use it
+    from .recording.targets import targets_of
+
+    targets = targets_of(None if isinstance(events, bool) else events)
+    return RunRecorder(targets) if targets or events is True else None
+
+
+def _close(backend: Backend, recorder: RunRecorder | None) -> None:
+    backend.close(False)
+    if recorder is not None:
+        recorder.close()
 
 
 def _check_depth() -> None:

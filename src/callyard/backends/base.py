@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
+from ..events.recorder import Recorder
 from ..futures import Future
 from ..resources import Resources
 from ..status.executor_status import ExecutorStatus
@@ -33,6 +34,7 @@ class Settings:
         initargs: the arguments of `initializer`.
         init_function: runs there too; its results, by name, are arguments for calls with such parameters.
         max_tasks_per_child: calls after which a process is replaced; None for never.
+        recorder: takes what happens to calls; None where nobody asks.
     """
 
     max_workers: int | None = None
@@ -40,6 +42,7 @@ class Settings:
     initargs: tuple[object, ...] = ()
     init_function: Callable[[], dict[str, object]] | None = None
     max_tasks_per_child: int | None = None
+    recorder: Recorder | None = None
 
     @property
     def changes_data(self) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 from ..cache.messages import RunDeclined, RunReport
 from ..dependencies.wait import when_done
 from ..errors import CallyardError, UnpicklableCall
+from ..events.recorder import Recorder
 from ..futures import Future, when_ended
 from ..pool.call import Call, CallDurations, CallPlan
 from ..pool.threaded_runner import ThreadedRunner
@@ -22,6 +23,7 @@ from ..serialize.shared_memory import SegmentPool
 from ..serialize.unpicklable import UnsendableGlobal, where
 from ..status.executor_status import FOR_OTHER_CALLS, ExecutorStatus
 from ..utils.identity_cache import IdentityCache
+from ..worker.current_call import USAGE
 from .base import Settings
 from .cached.cached_future import Arguments, CachedCall, KeyedResult
 
@@ -35,7 +37,11 @@ class LiveBackend:
 
     detached = False
 
-    def __init__(self, make_runner: Callable[[SegmentPool, Packer, Callable[[], bool]], ThreadedRunner]) -> None:
+    def __init__(
+        self,
+        make_runner: Callable[[SegmentPool, Packer, Callable[[], bool]], ThreadedRunner],
+        recorder: Recorder | None = None,
+    ) -> None:
         segments = SegmentPool()
         self._packer = Packer(segments)
         self._functions = FunctionRegistry()
@@ -45,10 +51,18 @@ class LiveBackend:
         waiting = self._waiting  # not self: an executor without references is closed by a finalizer
         self._runner = make_runner(segments, self._packer, lambda: bool(waiting))
         self._runner.inputs_of = waiting.get
+        if recorder is not None:
+            self._runner.record_in(recorder)
         self._on_cancel = self._runner.look_again  # one bound method for all futures
         self._order = count()
         self._paces: dict[Any, CallDurations] = {}
         self._plans: IdentityCache[Resources, CallPlan] = IdentityCache()
+
+    def _make_plan(self, resources: Resources) -> CallPlan:
+        plan = self.make_plan(resources)
+        if self._runner.recorder is not None:
+            plan.options = {**plan.options, USAGE: True}
+        return plan
 
     def make_plan(self, resources: Resources) -> CallPlan:
         """Return the meaning of these resources.
@@ -68,7 +82,7 @@ class LiveBackend:
     ) -> Future[Any]:
         if self._runner.forked:
             raise RuntimeError(FORKED)
-        plan = self._plans.of(resources, self.make_plan)
+        plan = self._plans.of(resources, self._make_plan)
         name = getattr(fn, "__name__", None) or type(fn).__name__
         future: Future[Any] = Future(name, self._on_cancel)
         sources: list[Any] = []

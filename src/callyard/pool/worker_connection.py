@@ -307,7 +307,7 @@ class WorkerConnection:
             self._wanted.extend(pickle.loads(body))
             self._on_unused()
         elif kind == READY:
-            self.says_ready = True
+            self.says_ready, self.pid = True, number  # the zygote tells the same, perhaps later
         return None
 
     def _receive_end(self, frame: Frame) -> Ended | None:

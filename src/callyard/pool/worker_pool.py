@@ -21,6 +21,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..errors import WorkerLost
+from ..events.recorder import Recorder
 from ..futures import Future, ends_futures
 from ..serialize.packer import Packer
 from ..serialize.shared_memory import SegmentPool
@@ -111,6 +112,10 @@ class WorkerPool(ThreadedRunner):
         """Start the I/O thread, because a call is going to come; from now on the interpreter waits for the pool."""
         if not self.forked:
             self._io.start_with(self._run, self._make_loop)
+
+    def record_in(self, recorder: Recorder) -> None:
+        super().record_in(recorder)
+        self._dispatcher.recorder = recorder
 
     def close(self) -> None:
         # The flag before the wake-up, which the thread answers with a look at the flag.

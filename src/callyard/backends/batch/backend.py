@@ -89,7 +89,7 @@ class BatchBackend:
         self._numbers, self._ended_calls = count(), EndedCalls()
         self._commands = commands = CommandThread(self._inbox.put)
         self._state = state = ExecutorState(job_settings.poll, job_settings.result_grace)
-        self._delivery = delivery = Delivery(home, private, state, clock)
+        self._delivery = delivery = Delivery(home, private, state, clock, settings.recorder)
         self._earlier = earlier = EarlierBatches(home, state, delivery, clock)
         self._submitter = Submitter(commands, scheduler, state, earlier, delivery, clock)
         writer = BatchWriter(home, job_settings, settings, private)

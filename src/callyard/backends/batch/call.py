@@ -83,6 +83,7 @@ class JobCall(PlannedCall):
         self.directory: BatchDirectory | None = None
         self.number = 0
         self.ours = False  # submitted by this executor
+        self.told_attempt = 0  # the last run whose start the recorder knows
 
     @property
     def name(self) -> str:

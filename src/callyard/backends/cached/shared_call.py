@@ -27,6 +27,7 @@ from ...cache.messages import KeyInputs, RunDeclined, RunReport, RunRequest
 from ...cache.run_call import CachedRun, begin
 from ...dependencies.replace_futures import replace_futures
 from ...errors import CacheError, CallyardError
+from ...events.recorder import Recorder
 from ...futures import Future, when_ended
 from ...hashing.call_key import CallKey, FunctionPart, call_key, function_part, identity_of
 from ...hashing.sources import pack, source_of
@@ -55,6 +56,7 @@ class ExecutorContext:  # The common parts of the cached calls of one executor.
     sends_copies: bool  # arguments are copied at `submit`, and workers see the directory, too
     elsewhere: bool  # calls run on another computer, beside a cache of its own; this process stores their results here
     code_only: bool  # an initializer may change data, so only code is compared
+    recorder: Recorder | None = None
     fresh: set[CallId] = field(default_factory=set)  # results made again by this executor
     ended_calls: EndedCalls = field(default_factory=EndedCalls)  # those that did not end in the inner backend
 
@@ -129,6 +131,9 @@ class SharedCall(PendingCall):
         if late:
             inner.cancel()
             return
+        if self._context.recorder is not None:
+            for future in tuple(self._futures):
+                self._context.recorder.stands_for(inner, future)
         # Outside of the lock: the future may have ended, and then this call ends at once.
         when_ended(inner, self._inner_ended)
         if old is not None:
