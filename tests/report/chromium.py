@@ -81,8 +81,10 @@ class Chromium:
         self.ask("Input.dispatchKeyEvent", type="keyDown", text=text, **event)
         self.ask("Input.dispatchKeyEvent", type="keyUp", **event)
 
-    def screenshot(self, whole: bool = False) -> bytes:
-        return base64.b64decode(self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"])
+    def screenshot(self, clip: dict[str, float]) -> bytes:
+        """Return a picture of a part of the page: x, y, width, height, scale."""
+        answer = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
+        return base64.b64decode(answer["data"])
 
     def problems(self) -> list[str]:
         """Return what the console has told: errors of scripts, refusals by the security policy; and requests."""

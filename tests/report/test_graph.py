@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from simulated_runs import HOSTILE, Simulation
 
+from callyard import Executor
 from callyard.errors import CallyardError
 from callyard.events.call_record import CallRecord, RunRecord
 from callyard.report.call_graph import MOST_FUNCTIONS
@@ -109,3 +110,20 @@ def test_a_long_chain_needs_no_recursion() -> None:
 def test_what_only_looks_like_markup_in_mermaid_is_text() -> None:
     text = graph_of(Simulation(8, hostile=True).record()).mermaid()
     assert not re.search(r"<(?!br>)", text)
+
+
+def test_a_plan_is_drawn_as_a_run(results: Path) -> None:
+    with Executor(1, cache=results) as ex:
+        ex.submit(abs, -1).result()
+    with Executor(1, cache=results, dry_run=True) as planning:
+        known = planning.submit(abs, -1)
+        new = planning.submit(abs, -2)
+        planning.submit(max, known, new)
+        graph = planning.graph()
+    assert [(node.name, node.state) for node in graph.nodes.values()] == [
+        ("abs", "cached"),
+        ("abs", "planned"),
+        ("max", "planned"),
+    ]
+    assert set(graph.edges) == {(0, 2), (1, 2)}
+    assert "◇ to compute" in graph.svg()

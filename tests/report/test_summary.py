@@ -62,6 +62,17 @@ def test_failures_that_differ_in_numbers_are_one_kind() -> None:
     assert [[call.number for call in group.calls] for group in summary.failures] == [[0, 1, 2], [4], [3]]
 
 
+def test_calls_that_fail_for_an_input_follow_its_failure() -> None:
+    failure = Failure("KeyError", "'Xx'")
+    first = ended(0, 0.0, 1.0, state="failed", failure=failure)
+    others = [
+        CallRecord(i, name, 0.0, "failed", inputs=inputs, failure=failure)
+        for i, (name, inputs) in enumerate([("g", (0,)), ("h", (1, 7)), ("h", (7,))], 1)
+    ]
+    groups = summary_of(run_of(first, *others), 9.0).failures
+    assert [([call.number for call in group.calls], group.followers) for group in groups] == [([0], 2), ([3], 0)]
+
+
 def test_remarks_tell_of_requests_far_from_what_was_used() -> None:
     summary = summary_of(Simulation(400).record(), BEGAN)
     told = {each.name: list(remarks(each)) for each in summary.functions}

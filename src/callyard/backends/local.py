@@ -141,7 +141,7 @@ class LocalBackend(LiveBackend):
             placement = WorkerPlacement(capacity, settings.max_workers or capacity.cores, settings.max_tasks_per_child)
             return WorkerPool(placement, segments, packer, pack_initializer(settings), expecting)
 
-        super().__init__(make_pool)
+        super().__init__(make_pool, settings.recorder)
         if settings.logs is not None:
             self._logs = CallLogs(settings.logs)
 

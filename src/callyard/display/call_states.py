@@ -32,6 +32,7 @@ STATES: Mapping[CallState, StateLook] = {
     "cached": StateLook("remembered", "↺", "#1f7a55", "#55c394"),
     "running": StateLook("running", "●", "#965800", "#f0b04b"),
     "waiting": StateLook("waiting", "○", "#666c75", "#9aa1ab"),
+    "planned": StateLook("to compute", "◇", "#666c75", "#9aa1ab"),
     "failed": StateLook("failed", "✗", "#c62f3b", "#ff8285"),
     "cancelled": StateLook("cancelled", "⊘", "#7a5c99", "#b797d9"),
 }

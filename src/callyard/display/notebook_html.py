@@ -31,7 +31,7 @@ _CSS = (
 def card(title: str, facts: Iterable[tuple[str, str]] = (), counts: Mapping[CallState, int] | None = None) -> str:
     """Return the HTML of a title, a bar of the states of calls, and facts by name, without empty ones."""
     rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts if value)
-    bar = f"{share_bar(counts)}<div>{state_words(counts)}</div>" if counts else ""
+    bar = f"{share_bar(counts)}<div>{state_words(counts)}</div>" if counts and any(counts.values()) else ""
     body = f"<dl>{rows}</dl>" if rows else ""
     return f'<div class="callyard"><style>{_CSS}</style><b>{escape(title)}</b>{bar}{body}</div>'
 

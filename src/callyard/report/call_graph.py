@@ -38,7 +38,7 @@ class GraphNode:
         return next(state for state in _WORST_FIRST if self.states.get(state))
 
 
-_WORST_FIRST: tuple[CallState, ...] = ("failed", "running", "waiting", "cancelled", "finished", "cached")
+_WORST_FIRST: tuple[CallState, ...] = ("failed", "running", "waiting", "planned", "cancelled", "finished", "cached")
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,9 @@ def page(run: RunRecord, now: float) -> str:
         else "Calls by function, with arrows from the calls of a function to those that take their results.",
         "slowest": _slowest(run, summary),
         "state_options": "".join(
-            f'<option value="{state}">{look.mark} {look.word}</option>' for state, look in STATES.items()
+            f'<option value="{state}">{look.mark} {look.word}</option>'
+            for state, look in STATES.items()
+            if summary.counts.get(state)
         ),
         "footer": f"Made by Callyard {escape(VERSION)} on {_when(now)}. Times are those of this machine's clock.",
     }
@@ -157,13 +159,14 @@ def _failure(group: FailureGroup, rows: Mapping[int, int]) -> str:
     call, failure = group.first, group.first.failure
     words = f"{failure.error}: {failure.message}" if failure is not None else "failed"
     often = f" ({len(group.calls):,} times)" if len(group.calls) > 1 else ""
+    followers = f"<p>{counted_calls(group.followers)} that take the result failed for this reason.</p>"
     trace = f"<pre>{escape(failure.traceback)}</pre>" if failure is not None and failure.traceback else ""
     some = ", ".join(_call_link(each, rows) for each in group.calls[:10])
     more = f" and {len(group.calls) - 10:,} more" if len(group.calls) > 10 else ""
-    where = f" on {escape(call.host)}" if call.host else ""
+    where = f", {'the first ' if len(group.calls) > 1 else ''}on {escape(call.host)}" if call.host else ""
     return (
         f"<details><summary><b>{escape(call.name)}</b>{often}: {escape(words)}</summary>"
-        f"<p>{some}{more}; the first{where}:</p>{trace}</details>"
+        f"<p>{some}{more}{where}:</p>{trace}{followers if group.followers else ''}</details>"
     )
 
 
@@ -182,7 +185,7 @@ def _call_link(call: CallRecord, rows: Mapping[int, int]) -> str:
 
 def _functions(summary: RunSummary) -> str:
     head = [("Function", ""), ("Calls", ""), ("Median", "n"), ("Longest", "n"), ("Cores", "n"), ("CPU used", "n")]
-    head += [("Memory asked", "n"), ("used at most", "n"), ("Remarks", "remarks")]
+    head += [("Peak memory", "n"), ("Remarks", "remarks")]
     rows = "".join(_function(each) for each in summary.functions[:_MOST_FUNCTIONS])
     left = len(summary.functions) - _MOST_FUNCTIONS
     more = f"<p>{left:,} further functions are in the table of calls.</p>" if left > 0 else ""
@@ -208,11 +211,15 @@ def _function(each: FunctionSummary) -> str:
         ("n", "" if each.longest is None else duration(each.longest)),
         ("n", f"{each.cores:,}"),
         ("n", "" if each.cpu_share is None else _percent(each.cpu_share)),
-        ("n", "" if each.memory_asked is None else memory_size(each.memory_asked)),
-        ("n", "" if each.memory_used is None else memory_size(each.memory_used)),
+        ("n", escape(_used_of_asked(each.memory_used, each.memory_asked))),
         ("remarks", escape("; ".join(remarks(each)))),
     ]
     return f"<tr>{''.join(f'<td class={kind!r}>{content}</td>' for kind, content in cells)}</tr>"
+
+
+def _used_of_asked(used: float | None, asked: float | None) -> str:
+    words = "" if used is None else memory_size(used)
+    return words if asked is None else f"{words or '?'} of {memory_size(asked)}"
 
 
 def remarks(each: FunctionSummary) -> Iterator[str]:

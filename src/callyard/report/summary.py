@@ -49,9 +49,15 @@ class FunctionSummary:
 
 @dataclass(frozen=True)
 class FailureGroup:
-    """Failed calls of one function with the same error, and the same message but for numbers in it."""
+    """Failed calls of one function with the same error, and the same message but for numbers in it.
+
+    Attributes:
+        calls: the calls that failed by themselves.
+        followers: the number of calls that failed because they take a result of these.
+    """
 
     calls: tuple[CallRecord, ...]
+    followers: int = 0
 
     @property
     def first(self) -> CallRecord:
@@ -101,7 +107,7 @@ def summary_of(run: RunRecord, now: float) -> RunSummary:
         core_seconds / room if room > 0 else None,
         _functions(calls, now),
         tuple(sorted(filter(_has_ended_run, calls), key=lambda call: -(time_of(call, now) or 0.0))[:10]),
-        _failures(calls),
+        _failures(run),
     )
 
 
@@ -190,12 +196,21 @@ def _function(calls: list[CallRecord], now: float) -> FunctionSummary:
     )
 
 
-def _failures(calls: list[CallRecord]) -> tuple[FailureGroup, ...]:
+def _failures(run: RunRecord) -> tuple[FailureGroup, ...]:
+    roots: dict[int, int] = {}  # of each failed call the one that began it: itself, or one whose result it takes
+    for call in run.calls.values():  # in the order of submission, so behind all that it takes
+        if call.state == "failed":
+            roots[call.number] = next((roots[each] for each in call.inputs if each in roots), call.number)
+    followed = Counter(root for number, root in roots.items() if root != number)
+
     def same(call: CallRecord) -> tuple[str, ...]:
         failure = call.failure
         return (
             (call.name, failure.error, re.sub("[0-9]+", "#", failure.message)) if failure is not None else (call.name,)
         )
 
-    groups = [FailureGroup(tuple(group)) for group in _grouped((c for c in calls if c.state == "failed"), same)]
+    first = [run.calls[number] for number, root in roots.items() if root == number]
+    groups = [
+        FailureGroup(tuple(group), sum(followed[call.number] for call in group)) for group in _grouped(first, same)
+    ]
     return tuple(sorted(groups, key=lambda group: -len(group.calls)))

@@ -12,6 +12,7 @@ from ...cache.messages import RunDeclined, RunReport, RunRequest
 from ...events.usage import Usage
 from ...futures import Future, Lazy
 from ...jobs.batch import KeyRecipe
+from ...status.call_status import CallStatus
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -122,6 +123,19 @@ class CachedFuture(Future[Any]):
         call = self._call
         inner = call.inner if call is not None else None
         return self._state is PENDING and inner is not None and inner.running()
+
+    def _present_status(self) -> CallStatus | None:
+        call = self._call
+        if call is None:
+            return None
+        if call.where:
+            return CallStatus("waiting", f"for another process, which runs it: {call.where}")
+        inner = call.inner
+        if inner is None:
+            return CallStatus("waiting", "for a look into the cache")
+        if inner.done():
+            return CallStatus("waiting", "for its result to be stored")
+        return inner.call_status
 
     def _state_word(self) -> str:
         call = self._call

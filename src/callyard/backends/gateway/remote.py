@@ -29,15 +29,16 @@ from ...futures import Future, item, when_ended
 from ...hashing.files import take_copies_from
 from ...serialize.namespace_replica import LoadedFunction
 from ...serialize.packed import PackedCall, load_with_inputs
+from ...status.executor_status import ExecutorStatus
 from ...transport.frames import GarbledFrame
 from ...worker.exceptions import unreadable_call
-from ..base import Backend
+from ..base import Backend, status_of
 from ..batch.call_pickles import hold_arguments
 from ..cached.backend import CachedBackend
 from . import protocol
 from .contents import ContentSink
 from .message_streams import Announced, LargeMessage, MessageReader, MessageWriter, Sink, in_memory
-from .protocol import ContentName, Message, Opening, SentCall, SentFailure, SentInput, SentPickle
+from .protocol import Answer, ContentName, Message, Opening, Question, SentCall, SentFailure, SentInput, SentPickle
 from .remote_answers import Answers, dumped
 from .remote_place import GatewayPlace
 from .used_packages import compare
@@ -125,10 +126,12 @@ class Gateway:
             self._forgotten_functions.update(content)
             self._forget()
         else:
-            self._end(kind, number, backend)
+            self._end(kind, number, content, backend)
 
-    def _end(self, kind: int, number: int, backend: Backend) -> None:
-        if kind == protocol.KILL:
+    def _end(self, kind: int, number: int, content: Any, backend: Backend) -> None:
+        if kind == protocol.ASK:
+            self._writer.put(protocol.ANSWER, number, self._answered(content, backend))
+        elif kind == protocol.KILL:
             self._cancel_waiting()
             backend.kill(number)
         elif kind == protocol.LEAVE:
@@ -298,6 +301,16 @@ class Gateway:
             self._writer.put(protocol.CANCELLED, number)
 
     # -- answers ---------------------------------------------------------------------------------------
+
+    def _answered(self, question: Question, backend: Backend) -> Answer:
+        """Return the status of some calls, with the calls before them as words."""
+        told: list[tuple[object, ...] | None] = []
+        for number in question.calls:
+            future = self._futures.get(number)
+            status = None if future is None else future.call_status
+            told.append(status and tuple(status._replace(words=status.reason or status.words, awaits=())))
+        whole = status_of(backend) if question.whole else ExecutorStatus()
+        return Answer(told, dict(whole.waiting), whole.capacity, whole.used)
 
     def _send_files(self, names: Iterable[ContentName]) -> None:
         """Send the contents of files that results name, or that there are none."""
