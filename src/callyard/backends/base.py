@@ -20,7 +20,7 @@ from .cached.cached_future import CachedCall
 if TYPE_CHECKING:
     from ..result_cache import Cache
 
-__all__ = ["Backend", "BackendFactory", "Settings", "TellsStatus", "status_of"]
+__all__ = ["Backend", "BackendFactory", "FactoryElsewhere", "Settings", "TellsStatus", "status_of"]
 
 T = TypeVar("T")
 
@@ -37,6 +37,7 @@ class Settings:
         max_tasks_per_child: calls after which a process is replaced; None for never.
         logs: a directory for the output and the failures of calls; None for none.
         recorder: takes what happens to calls; None where nobody asks.
+        executor: the name of an executor that several processes act for in turn, as gateways; else empty.
     """
 
     max_workers: int | None = None
@@ -46,6 +47,7 @@ class Settings:
     max_tasks_per_child: int | None = None
     logs: str | os.PathLike[str] | None = None
     recorder: Recorder | None = None
+    executor: str = ""
 
     @property
     def changes_data(self) -> bool:
@@ -128,4 +130,15 @@ class BackendFactory(Protocol):
 
         Raises:
             CallyardError: the settings do not go together, or there are no such resources here.
+        """
+
+
+class FactoryElsewhere(BackendFactory, Protocol):
+    """A description of resources that another computer has; it is opened there."""
+
+    def resource_check(self, settings: Settings, detached: bool) -> Callable[[Resources], object]:
+        """Return the check of a call's resources by texts alone, as only the other computer knows what there is.
+
+        Raises:
+            CallyardError: the settings do not go together.
         """

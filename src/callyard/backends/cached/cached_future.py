@@ -23,7 +23,7 @@ class SharedCallView(Protocol):
     inner: Future[object] | None
     where: str
 
-    def leave(self, future: CachedFuture) -> bool: ...
+    def leave(self, future: CachedFuture, begun: bool = False) -> bool: ...
 
 
 class CachedFuture(Future[Any]):
@@ -111,6 +111,14 @@ class CachedFuture(Future[Any]):
     def cancel(self) -> bool:
         call = self._call
         return super().cancel() if call is None else call.leave(self)
+
+    def cancel_begun(self) -> bool:
+        """Cancel the call although it may have begun: its submitter, on another computer, counts it as cancelled.
+
+        Only for a backend that ends the calls of cancelled futures, as jobs.
+        """
+        call = self._call
+        return super().cancel() if call is None else call.leave(self, begun=True)
 
     def left(self) -> bool:
         """End as cancelled; the call goes on or ends without this future."""

@@ -35,6 +35,7 @@ from ...worker.exceptions import unreadable_call
 from ..base import Backend, status_of
 from ..batch.call_pickles import hold_arguments
 from ..cached.backend import CachedBackend
+from ..cached.cached_future import CachedFuture
 from . import protocol
 from .contents import ContentSink
 from .message_streams import Announced, LargeMessage, MessageReader, MessageWriter, Sink, in_memory
@@ -74,6 +75,7 @@ class Gateway:
         self._forgotten: set[int] = set()  # what it will name no more, though calls that wait here may have named it
         self._forgotten_functions: set[int] = set()  # likewise
         self._told: dict[int, tuple[bool, str | None, int]] = {}  # of calls that have not ended, what was said last
+        self._changed = threading.Event()  # a call has come or ended
         self._over = self._left = self._ended = False
 
     def run(self) -> bool:
@@ -232,6 +234,7 @@ class Gateway:
             return
         self._futures[number] = future
         self._told[number] = (False, None, 1)
+        self._changed.set()
         when_ended(future, partial(self._call_ended, number))
 
     def _forget(self) -> None:
@@ -294,7 +297,10 @@ class Gateway:
         future = self._futures.pop(number, None)
         if future is not None:
             self._told.pop(number, None)
-            future.cancel()
+            if isinstance(future, CachedFuture) and self._backend is not None and self._backend.detached:
+                future.cancel_begun()
+            else:
+                future.cancel()
 
     def _cancel_waiting(self) -> None:
         for number in self._waiting.clear():
@@ -322,6 +328,7 @@ class Gateway:
                 self._writer.put_large(partial(LargeMessage, protocol.CONTENT, 0, name, [source]))
 
     def _call_ended(self, number: int, future: Future[Any]) -> None:
+        self._changed.set()
         if self._told.pop(number, None) is not None:
             self._answers.tell(number, future)
 
@@ -329,7 +336,10 @@ class Gateway:
         """Send news of calls; end this process if the driver is silent for too long, as its link may be cut."""
         pause = _SOON
         while True:
-            time.sleep(pause)
+            if self._changed.wait(pause):  # calls have come or ended, so others begin
+                self._changed.clear()
+                pause = _SOON
+                time.sleep(pause)
             if self._ended:
                 return
             if not self._still_there():
