@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -185,3 +186,45 @@ def without_the_file() -> File:
     file = File("gone")
     os.unlink("gone")
     return file
+
+
+TABLE: Any = None  # a file as a global of the user's script
+
+
+def size_of_table() -> int:
+    return os.path.getsize(TABLE)
+
+
+def test_files_that_are_no_arguments(
+    sshd: Server, tmp_path: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A global of a function, and the result of a call that ran here."""
+    (tmp_path / "table.dat").write_bytes(b"t" * 100)
+    monkeypatch.setattr(f"{__name__}.TABLE", File(tmp_path / "table.dat"))
+    monkeypatch.chdir(tmp_path)
+    with Executor(backend=Local(cores=1)) as here:
+        with Executor(backend=Local(detached=False, host=sshd.host("plain", directory=there))) as executor:
+            assert executor.submit(size_of_table).result(PATIENCE) == 100
+            future = executor.submit(facts, here.submit(relax, 2 * MEGABYTE))
+            path, size = future.result(PATIENCE)
+            assert path.startswith(f"{there}/.callyard/files/")
+            assert size == 2 * MEGABYTE
+
+
+def test_a_future_shows_what_is_on_its_way(sshd: Server, relay: Relay, tmp_path: Path, there: Path) -> None:
+    (tmp_path / "large.dat").write_bytes(os.urandom(20 * MEGABYTE))
+    seen: list[str] = []
+    backend = Local(detached=False, host=sshd.host(sshd.account("progress", port=relay.port), directory=there))
+    with Executor(backend=backend, cache=tmp_path / "results") as executor:
+        assert executor.submit(abs, -1).result(PATIENCE) == 1
+        submitted = threading.Event()
+        relay.at_limit = lambda: submitted.wait(PATIENCE) and seen.append(repr(future))
+        relay.limit = relay.up + relay.down + 8 * MEGABYTE
+        future = executor.submit(copied, File(tmp_path / "large.dat"))
+        submitted.set()
+        until(lambda: relay.limit is None)
+        relay.limit = relay.up + relay.down + 20 * MEGABYTE
+        until(lambda: relay.limit is None)
+        future.result(PATIENCE)
+    assert re.search(r"state=sending [\d.]+ of 20 MB to progress>", seen[0])
+    assert re.search(r"state=receiving [\d.]+ of 20 MB from progress>", seen[1])
