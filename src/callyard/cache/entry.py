@@ -14,7 +14,7 @@ from ..utils.quantities import duration, size
 from .directory import CacheDirectory
 from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_facts, read_head
 from .format.record_writer import WHOLE
-from .kept_files import size_of
+from .incoming_content import size_of
 
 __all__ = ["Entry", "noted_ingredients", "open_entry"]
 

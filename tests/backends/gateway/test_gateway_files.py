@@ -119,22 +119,23 @@ def test_a_second_run_is_answered_here_without_a_connection(
 def test_a_content_cut_in_the_middle(
     sshd: Server, relay: Relay, tmp_path: Path, there: Path, harm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The half that came does not count; the other connection brings the whole."""
+    """The half that came does not count; another connection brings the rest."""
     monkeypatch.setattr(backend_module, "_FIRST", 0.1)  # s before it connects again
     backend = Local(host=sshd.host(sshd.account(f"cut-{harm}", port=relay.port), directory=there))
     if harm == "gateway":
         relay.at_limit = partial(kill_gateway, there)
-    (tmp_path / "large.dat").write_bytes(content := os.urandom(8 * MEGABYTE))
+    (tmp_path / "large.dat").write_bytes(content := os.urandom(20 * MEGABYTE))
     with Executor(backend=backend, cache=tmp_path / "results") as executor, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert executor.submit(abs, -1).result(PATIENCE) == 1
-        for more in (2, 10):  # on its way there, and on the way back
+        for more in (12, 24):  # on its way there, and on the way back
             relay.limit = relay.up + relay.down + more * MEGABYTE
-            if more == 2:
+            if more == 12:
                 future = executor.submit(copied, File(tmp_path / "large.dat"))
             until(lambda: relay.limit is None)
         assert not future.done()
         assert Path(future.result(PATIENCE)).read_bytes() == content
+    assert max(relay.up, relay.down) < 28 * MEGABYTE  # what was on its way in buffers went twice
     assert not list(there.glob(".callyard/**/.tmp-*"))
     assert not list((tmp_path / "results").glob("**/.tmp-*"))
     assert Cache(tmp_path / "results").check().ok

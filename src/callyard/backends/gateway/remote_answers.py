@@ -18,7 +18,7 @@ from ...worker.exceptions import dump_error, traceback_text
 from . import protocol
 from .contents import FileSource
 from .message_streams import LARGE, BytesSource, LargeMessage, MessageWriter, Source, pieces
-from .protocol import ContentName, SentFile, SentResult
+from .protocol import SentFile, SentResult, WantedContent
 
 __all__ = ["Answers", "dumped"]
 
@@ -46,12 +46,12 @@ class Answers:
         """Forget a call of which the driver has the result."""
         self._files.pop(number, None)
 
-    def source(self, wanted: ContentName) -> Source | None:
+    def source(self, wanted: WantedContent) -> Source | None:
         """Return the content of a file that a result names; None if no result does."""
         for files in list(self._files.values()):
             for each in files:
-                if each.content == wanted.name:
-                    return FileSource(each.content, each.path)
+                if each.content == wanted.name.name:
+                    return FileSource(each.content, each.path, wanted.start)
         return None
 
     def _large_answer(self, number: int, future: Future[Any]) -> LargeMessage:
