@@ -299,6 +299,7 @@ class Gateway:
     def _cancel(self, number: int) -> None:
         for freed in self._waiting.drop(number):
             self._submitted(*freed)
+        self._answers.forget(number)
         future = self._futures.pop(number, None)
         if future is not None:
             self._told.pop(number, None)
