@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from callyard import Cache, Executor, File, Local
-from callyard.cache import kept_files
+from callyard.cache import incoming_content, kept_files
 from callyard.cache.directory import CacheDirectory
 from callyard.cache.kept_files import KeptFiles
 from callyard.errors import CacheError, UnsafeCache
@@ -169,7 +169,7 @@ def test_a_full_disk_leaves_nothing_behind(kept: KeptFiles, tmp_path: Path, monk
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(kept_files, "write_all", refuse)
+    monkeypatch.setattr(incoming_content, "write_all", refuse)
     with pytest.raises(OSError, match="No space left"):
         kept.keep(written(tmp_path / "a.dat"))
     assert os.listdir(kept.path) == []

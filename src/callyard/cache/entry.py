@@ -16,7 +16,7 @@ from ..utils.quantities import duration, size
 from .directory import CacheDirectory, FailuresDirectory
 from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_facts, read_head
 from .format.record_writer import WHOLE
-from .kept_files import size_of
+from .incoming_content import size_of
 from .messages import arguments_in
 
 __all__ = ["Entry", "facts_of_run", "noted_ingredients", "open_entry"]

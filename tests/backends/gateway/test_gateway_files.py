@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from callyard.backends.gateway.contents import FileSource
 
 PATIENCE = 60
 MEGABYTE = 1_000_000
-CHANGES = ((b"b" * 10, "was changed since"), (b"a", "has become shorter"), (None, "cannot be read"))
+CHANGES = ((b"b" * 10, "was changed meanwhile"), (b"a", "has become shorter meanwhile"), (None, "cannot be read"))
 
 
 @dataclass
@@ -118,22 +119,23 @@ def test_a_second_run_is_answered_here_without_a_connection(
 def test_a_content_cut_in_the_middle(
     sshd: Server, relay: Relay, tmp_path: Path, there: Path, harm: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The half that came does not count; the other connection brings the whole."""
+    """The half that came does not count; another connection brings the rest."""
     monkeypatch.setattr(backend_module, "_FIRST", 0.1)  # s before it connects again
     backend = Local(host=sshd.host(sshd.account(f"cut-{harm}", port=relay.port), directory=there))
     if harm == "gateway":
         relay.at_limit = partial(kill_gateway, there)
-    (tmp_path / "large.dat").write_bytes(content := os.urandom(8 * MEGABYTE))
+    (tmp_path / "large.dat").write_bytes(content := os.urandom(20 * MEGABYTE))
     with Executor(backend=backend, cache=tmp_path / "results") as executor, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert executor.submit(abs, -1).result(PATIENCE) == 1
-        for more in (2, 10):  # on its way there, and on the way back
+        for more in (12, 24):  # on its way there, and on the way back
             relay.limit = relay.up + relay.down + more * MEGABYTE
-            if more == 2:
+            if more == 12:
                 future = executor.submit(copied, File(tmp_path / "large.dat"))
             until(lambda: relay.limit is None)
         assert not future.done()
         assert Path(future.result(PATIENCE)).read_bytes() == content
+    assert max(relay.up, relay.down) < 28 * MEGABYTE  # what was on its way in buffers went twice
     assert not list(there.glob(".callyard/**/.tmp-*"))
     assert not list((tmp_path / "results").glob("**/.tmp-*"))
     assert Cache(tmp_path / "results").check().ok
@@ -185,3 +187,45 @@ def without_the_file() -> File:
     file = File("gone")
     os.unlink("gone")
     return file
+
+
+TABLE: Any = None  # a file as a global of the user's script
+
+
+def size_of_table() -> int:
+    return os.path.getsize(TABLE)
+
+
+def test_files_that_are_no_arguments(
+    sshd: Server, tmp_path: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A global of a function, and the result of a call that ran here."""
+    (tmp_path / "table.dat").write_bytes(b"t" * 100)
+    monkeypatch.setattr(f"{__name__}.TABLE", File(tmp_path / "table.dat"))
+    monkeypatch.chdir(tmp_path)
+    with Executor(backend=Local(cores=1)) as here:
+        with Executor(backend=Local(detached=False, host=sshd.host("plain", directory=there))) as executor:
+            assert executor.submit(size_of_table).result(PATIENCE) == 100
+            future = executor.submit(facts, here.submit(relax, 2 * MEGABYTE))
+            path, size = future.result(PATIENCE)
+            assert path.startswith(f"{there}/.callyard/files/")
+            assert size == 2 * MEGABYTE
+
+
+def test_a_future_shows_what_is_on_its_way(sshd: Server, relay: Relay, tmp_path: Path, there: Path) -> None:
+    (tmp_path / "large.dat").write_bytes(os.urandom(20 * MEGABYTE))
+    seen: list[str] = []
+    backend = Local(detached=False, host=sshd.host(sshd.account("progress", port=relay.port), directory=there))
+    with Executor(backend=backend, cache=tmp_path / "results") as executor:
+        assert executor.submit(abs, -1).result(PATIENCE) == 1
+        submitted = threading.Event()
+        relay.at_limit = lambda: submitted.wait(PATIENCE) and seen.append(repr(future))
+        relay.limit = relay.up + relay.down + 8 * MEGABYTE
+        future = executor.submit(copied, File(tmp_path / "large.dat"))
+        submitted.set()
+        until(lambda: relay.limit is None)
+        relay.limit = relay.up + relay.down + 20 * MEGABYTE
+        until(lambda: relay.limit is None)
+        future.result(PATIENCE)
+    assert re.search(r"state=sending [\d.]+ of 20 MB to progress>", seen[0])
+    assert re.search(r"state=receiving [\d.]+ of 20 MB from progress>", seen[1])

@@ -32,16 +32,17 @@ from callyard.backends.gateway.message_streams import (
     SourceLost,
     in_memory,
 )
-from callyard.backends.gateway.protocol import ContentName, Message
-from callyard.cache import kept_files
+from callyard.backends.gateway.protocol import ContentName, Message, WantedContent
+from callyard.cache import incoming_content
 from callyard.cache.directory import CacheDirectory
 from callyard.hashing.files import File, content_name
 from callyard.serialize.shared_memory import BorrowedSegment, PrivateBytes
 from callyard.transport.frames import HEAD, MARK, GarbledFrame
 
 
-def content_message(data: bytes, name: str) -> LargeMessage:
-    return LargeMessage(protocol.CONTENT, 0, ContentName(True, name, "a.dat"), [BytesSource(data)])
+def content_message(data: bytes, name: str, start: int = 0) -> LargeMessage:
+    wanted = WantedContent(ContentName(True, name, "a.dat"), start)
+    return LargeMessage(protocol.CONTENT, 0, wanted, [BytesSource(data, start)])
 
 
 def stream_of(*messages: LargeMessage | tuple[int, int, Any]) -> bytes:
@@ -75,32 +76,36 @@ def received(data: bytes, sinks: Any = in_memory) -> list[Message]:
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as path:
+    """A directory, in which smaller halves than usual stay."""
+    with tempfile.TemporaryDirectory() as path, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(incoming_content, "_WORTH_KEEPING", 1000)
         yield Path(path)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(data=st.data())
 def test_a_content_is_whole_or_absent(place: Path, data: st.DataObject) -> None:
     """Whatever the sizes, wherever the link is cut, and however often the content is sent."""
     with tempfile.TemporaryDirectory(dir=place) as path:
         size = data.draw(
-            st.sampled_from([0, 1, 4095, 16384, MOST - 1, MOST, MOST + 1, 3 * MOST]) | st.integers(0, 4 * MOST)
+            st.sampled_from([0, 1, 4095, 16384, MOST - 1, MOST, MOST + 1, 2 * MOST]) | st.integers(0, 3 * MOST)
         )
         text = (os.urandom(1) * size)[:size]
         (Path(path) / "a.dat").write_bytes(text)
         name = content_name(File(Path(path) / "a.dat"))
-        whole = stream_of(content_message(text, name), (protocol.NEWS, 0, [1]))
         copies = FileCopies(CacheDirectory.open(Path(path) / "there"))
         wanted = protocol.SentFile(name, "a.dat")
-        for _ in range(data.draw(st.integers(1, 3))):
-            end = data.draw(st.integers(0, len(whole)))
-            there = take_in(whole[:end], copies)
+        for _ in range(data.draw(st.integers(1, 4))):
+            start = copies.received(name) if data.draw(st.booleans()) else 0
+            sent = stream_of(content_message(text, name, start), (protocol.NEWS, 0, [1]))
+            there = take_in(sent[: data.draw(st.integers(0, len(sent)))], copies)
             assert (copies.missing([wanted]) == []) is there
             if there:
                 assert Path(copies.find(name, "a.dat")).read_bytes() == text
                 break
-        assert take_in(whole, copies)
+        start = copies.received(name)
+        assert take_in(stream_of(content_message(text, name, start)), copies)
+        assert Path(copies.find(name, "a.dat")).read_bytes() == text
         assert not list(Path(path).glob("there/files/.tmp-*"))
 
 
@@ -108,11 +113,12 @@ def take_in(data: bytes, copies: FileCopies) -> bool:
     """Take in a stream, and return whether the content was among its messages."""
 
     def sinks(message: Announced) -> Sequence[Sink]:
-        return [ContentSink(partial(copies.incoming, message.content.name))]
+        (_, name, _), start = message.content
+        return [ContentSink(partial(copies.incoming, name), start)]
 
     for message in received(data, sinks):
         if message.kind == protocol.CONTENT:
-            assert message.buffers[0].accepted(partial(copies.accept, message.content.own)) == ""
+            assert message.buffers[0].accepted(partial(copies.accept, message.content.name.own)) == ""
             return True
     return False
 
@@ -248,7 +254,7 @@ def test_a_full_disk_is_a_problem_of_one_content(tmp_path: Path, monkeypatch: py
     name = content_name(File(tmp_path / "a.dat"))
     files = ContentFiles(str(tmp_path / "contents"))
     with monkeypatch.context() as patched:
-        patched.setattr(kept_files, "write_all", no_room)
+        patched.setattr(incoming_content, "write_all", no_room)
         sinks = [ContentSink(partial(files.incoming, name))]
         (first, message) = received(stream_of(content_message(text, name), (protocol.NEWS, 1, None)), lambda _: sinks)
     assert message.buffers[0].accepted(files.accept) == "it cannot be stored: No space left on device"
@@ -330,3 +336,70 @@ def test_neither_side_has_more_than_pieces_in_memory(tmp_path: Path) -> None:
         os.close(writing)
     assert os.path.getsize(copies.find(name, "a.dat")) == size
     assert peak < size / 10
+
+
+# ------------------------------------------------------------------ halves
+
+
+@pytest.fixture
+def half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, str, FileCopies]:
+    """Return a content, its name, and copies that have its first 100,000 bytes."""
+    monkeypatch.setattr(incoming_content, "_WORTH_KEEPING", 1000)
+    (tmp_path / "a.dat").write_bytes(text := os.urandom(300_000))
+    name, copies = content_name(File(tmp_path / "a.dat")), FileCopies(CacheDirectory.open(tmp_path / "there"))
+    sink = ContentSink(partial(copies.incoming, name))
+    sink.room(100_000)[:] = text[:100_000]
+    sink.took(100_000)
+    sink.close()
+    assert copies.received(name) == 100_000
+    return text, name, copies
+
+
+def test_a_half_is_gone_on_with(half: tuple[bytes, str, FileCopies]) -> None:
+    text, name, copies = half
+    message = content_message(text, name, copies.received(name))
+    assert message.sources[0].size == 200_000
+    assert take_in(stream_of(message), copies)
+    assert Path(copies.find(name, "a.dat")).read_bytes() == text
+    assert copies.received(name) == 0
+
+
+def test_a_wrong_half_is_of_no_use(half: tuple[bytes, str, FileCopies], tmp_path: Path) -> None:
+    text, name, copies = half
+    (path,) = (tmp_path / "there" / "files").iterdir()
+    path.write_bytes(b"x" * 100_000)
+    (message,) = received(
+        stream_of(content_message(text, name, 100_000)),
+        lambda _: [ContentSink(partial(copies.incoming, name), 100_000)],
+    )
+    sink = message.buffers[0]
+    assert sink.accepted(partial(copies.accept, "a.dat"))
+    assert sink.again
+    assert copies.received(name) == 0
+
+
+def test_two_do_not_write_to_one_half(half: tuple[bytes, str, FileCopies]) -> None:
+    """Two gateways may be there at once: the second receives the whole into a file of its own."""
+    text, name, copies = half
+    with copies.incoming(name, 100_000) as first:
+        sink = ContentSink(partial(copies.incoming, name), 100_000)
+        assert sink.again
+        with copies.incoming(name, 0) as second:
+            assert second.temporary != first.temporary
+            second.write(text)
+            first.write(text[100_000:])
+            assert copies.accept("a.dat", second)
+            assert copies.accept("b.dat", first)
+    assert os.path.samefile(copies.find(name, "a.dat"), copies.find(name, "b.dat"))
+    with pytest.raises(incoming_content.HalfLost):
+        copies.incoming(name, 100_000)
+
+
+def test_halves_go_after_a_week(half: tuple[bytes, str, FileCopies], tmp_path: Path) -> None:
+    _, name, copies = half
+    copies.remove_old()
+    assert copies.received(name) == 100_000
+    (path,) = (tmp_path / "there" / "files").iterdir()
+    os.utime(path, (0, 0))
+    copies.remove_old()
+    assert copies.received(name) == 0

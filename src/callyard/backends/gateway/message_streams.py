@@ -85,8 +85,8 @@ class Sink(Protocol):
 class BytesSource:
     """Bytes in memory."""
 
-    def __init__(self, data: Any) -> None:
-        self._view = memoryview(data).cast("B") if len(data) else memoryview(b"")
+    def __init__(self, data: Any, start: int = 0) -> None:
+        self._view = memoryview(data).cast("B")[start:] if len(data) else memoryview(b"")
         self.size = len(self._view)
 
     def pieces(self, most: int) -> Iterator[Piece]:

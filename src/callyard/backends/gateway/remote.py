@@ -23,7 +23,7 @@ from functools import partial
 from io import BufferedReader, FileIO
 from typing import Any
 
-from ...cache.kept_files import IncomingContent
+from ...cache.incoming_content import IncomingContent
 from ...errors import CallyardError
 from ...futures import Future, item, when_ended
 from ...hashing.files import take_copies_from
@@ -39,7 +39,18 @@ from ..cached.cached_future import CachedFuture
 from . import protocol
 from .contents import ContentSink
 from .message_streams import Announced, LargeMessage, MessageReader, MessageWriter, Sink, in_memory
-from .protocol import Answer, ContentName, Message, Opening, Question, SentCall, SentFailure, SentInput, SentPickle
+from .protocol import (
+    Answer,
+    ContentName,
+    Message,
+    Opening,
+    Question,
+    SentCall,
+    SentFailure,
+    SentInput,
+    SentPickle,
+    WantedContent,
+)
 from .remote_answers import Answers, dumped
 from .remote_place import GatewayPlace
 from .used_packages import compare
@@ -115,7 +126,7 @@ class Gateway:
         elif kind == protocol.CALL:
             self._take_in(number, content)
         elif kind == protocol.CONTENT:
-            self._keep(content, buffers, problem)
+            self._keep(content.name, buffers, problem)
         elif kind == protocol.WANT:
             self._send_files(content)
         elif kind == protocol.CANCEL:
@@ -175,10 +186,18 @@ class Gateway:
         absent = self._absent(call)
         asked = [name for name in absent if name not in self._wanted]
         if asked:
-            self._wanted.update(asked)
-            self._writer.put(protocol.WANT, 0, asked)
+            self._want(WantedContent(name, self._received(name)) for name in asked)
         if not self._waiting.add(number, call, absent):
             self._submitted(number, call)
+
+    def _want(self, contents: Iterable[WantedContent]) -> None:
+        asked = list(contents)
+        self._wanted.update(each.name for each in asked)
+        self._writer.put(protocol.WANT, 0, asked)
+
+    def _received(self, name: ContentName) -> int:
+        place = self._place
+        return (place.copies if name.is_file else place.contents).received(name.name)
 
     def _absent(self, call: SentCall) -> list[ContentName]:
         place = self._place
@@ -188,19 +207,19 @@ class Gateway:
     def _sinks(self, message: Announced) -> Sequence[Sink]:
         if message.kind != protocol.CONTENT:
             return in_memory(message)
-        return [ContentSink(partial(self._incoming, message.content))]
+        name, start = message.content
+        return [ContentSink(partial(self._incoming, name), start)]
 
-    def _incoming(self, wanted: ContentName) -> IncomingContent:
+    def _incoming(self, name: ContentName, start: int) -> IncomingContent:
         place = self._place
-        return place.copies.incoming(wanted.name) if wanted.is_file else place.contents.incoming(wanted.name)
+        return (place.copies if name.is_file else place.contents).incoming(name.name, start)
 
     def _keep(self, wanted: ContentName, buffers: list[Any], problem: str) -> None:
         """Store a content that has come, and submit the calls that have waited for it alone."""
         self._wanted.discard(wanted)
         if not buffers:  # the call that had it is gone, and perhaps another one has it by now
             if self._waiting.that_need(wanted):
-                self._wanted.add(wanted)
-                self._writer.put(protocol.WANT, 0, [wanted])
+                self._want([WantedContent(wanted)])
             return
         (came,) = buffers
         if not isinstance(came, ContentSink):  # a small one
@@ -208,6 +227,9 @@ class Gateway:
         place = self._place
         accept = partial(place.copies.accept, wanted.own) if wanted.is_file else place.contents.accept
         problem = problem or came.accepted(accept)
+        if came.again:
+            self._want([WantedContent(wanted)])
+            return
         if problem:
             self._lack(wanted, problem)
         for number, call in self._waiting.arrived(wanted):
@@ -294,6 +316,7 @@ class Gateway:
     def _cancel(self, number: int) -> None:
         for freed in self._waiting.drop(number):
             self._submitted(*freed)
+        self._answers.forget(number)
         future = self._futures.pop(number, None)
         if future is not None:
             self._told.pop(number, None)
@@ -318,7 +341,7 @@ class Gateway:
         whole = status_of(backend) if question.whole else ExecutorStatus()
         return Answer(told, dict(whole.waiting), whole.capacity, whole.used)
 
-    def _send_files(self, names: Iterable[ContentName]) -> None:
+    def _send_files(self, names: Iterable[WantedContent]) -> None:
         """Send the contents of files that results name, or that there are none."""
         for name in names:
             source = self._answers.source(name)
