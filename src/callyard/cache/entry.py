@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import CacheError, RemoteTraceback
-from ..hashing.sources import unpack
 from ..utils.quantities import duration, size
 from .directory import CacheDirectory
-from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_facts, read_head
-from .format.record_writer import WHOLE
+from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_head, read_noted
 from .kept_files import size_of
 
-__all__ = ["Entry", "noted_ingredients", "open_entry"]
+__all__ = ["Entry", "open_entry", "open_noted"]
 
 FactType = TypeVar("FactType")
 
@@ -149,6 +147,8 @@ class Entry:
     @property
     def sources(self) -> dict[str, str]:
         """The source texts of the functions in the key, as far as stored: by labels such as "code of lab.relax"."""
+        from ..hashing.sources import unpack  # here, because it takes long to load, and few ask for this
+
         found = dict(unpack(self._fact("sources", str) or ""))
         if self.source:
             codes = [label for label in self.ingredients if label.startswith("code of ") and label not in found]
@@ -211,32 +211,31 @@ def open_entry(directory: CacheDirectory, key: str) -> Entry:
         FileNotFoundError: there is none.
         CacheError: its file cannot be read or trusted; the message gives the reason.
     """
+    return Entry(directory, _open(directory, key, read_head))
+
+
+def open_noted(directory: CacheDirectory, key: str) -> tuple[Entry, dict[str, str]]:
+    """Return the entry of a key and its ingredients, which cost no second look at the file; raise as `open_entry`."""
+    noted: list[dict[str, Any]] = []
+
+    def read_both(descriptor: int, path: str) -> Header:
+        head, facts = read_noted(descriptor, path)
+        noted.append(facts)
+        return head
+
+    entry = Entry(directory, _open(directory, key, read_both))
+    return entry, _ingredients_in(noted[0])
+
+
+def _open(directory: CacheDirectory, key: str, read_it: Callable[[int, str], Header]) -> Header:
     descriptor = directory.open_record(key)
     try:
-        head = read_head(descriptor, directory.record(key))
+        head = read_it(descriptor, directory.record(key))
     finally:
         os.close(descriptor)
     if head.key != key:
         raise DamagedFile(f"{directory.record(key)} is damaged: it holds another call, {head.key}")
-    return Entry(directory, head)
-
-
-def noted_ingredients(entry: Entry) -> dict[str, str]:
-    """Return the ingredients of an entry; of a large file nothing else is read.
-
-    Raises CacheError if the file was removed or damaged.
-    """
-    if entry.size <= WHOLE:
-        return entry.ingredients
-    path = str(entry.path)
-    try:
-        descriptor = entry._directory.open_record(entry.key)
-    except OSError as error:
-        raise CacheError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        return _ingredients_in(read_facts(descriptor, path))
-    finally:
-        os.close(descriptor)
+    return head
 
 
 def _ingredients_in(facts: Mapping[str, Any]) -> dict[str, str]:
