@@ -362,7 +362,7 @@ def test_explain_a_call_that_is_not(callyard, relaxed, lab):
     ended = callyard("explain", "results", "lab_of_mine:relax", "Cu", "-1")
     assert ended.status == 1
     assert f"the nearest entry is {relaxed}" in ended.out
-    assert "  global lab_of_mine.SCALE: 2 -> 3" in ended.out
+    assert "  global lab_of_mine.SCALE: 2 -> 3\n" in ended.out
     assert ended.out.endswith("  argument force: 0.1 -> -1\n")
     found = json.loads(callyard("explain", "--json", "-C", "results", "lab_of_mine:relax", "Cu").out)
     assert (found["hit"], found["nearest"], len(found["differences"])) == (False, relaxed, 1)
@@ -380,6 +380,47 @@ def test_explain_what_is_no_function(callyard, cache, lab, target, says):
     ended = callyard("explain", "results", target)
     assert ended.status == 1
     assert says in ended.err
+
+
+def test_explain_without_a_required_argument(callyard, relaxed):
+    ended = callyard("explain", "results", "lab_of_mine:relax", "force=0.2")
+    assert (ended.status, ended.out.splitlines()[0]) == (1, "'relax' cannot be called so: argument x is missing")
+    found = json.loads(callyard("explain", "--json", "results", "lab_of_mine:relax", "force=0.2").out)
+    assert (found["missing"], found["key"]) == (["x"], "")
+
+
+def test_explain_shows_the_change_of_code(callyard, relaxed, lab):
+    lab("SCALE = 2\n\n\ndef relax(x, force=0.1):\n    return SCALE * x + force\n")
+    ended = callyard("explain", "results", "lab_of_mine:relax", "Cu")
+    assert "  code of lab_of_mine.relax changed\n" in ended.out
+
+
+STUDY = """
+from callyard import Executor
+
+def relax(x, force=0.1):
+    return 3 * x + force
+
+open("ran", "a").close()
+with Executor(cache="results") as ex:
+    print(ex.submit(relax, 7).result())
+"""
+
+
+def test_a_module_that_runs_a_study_is_not_imported_without_a_word(callyard, cache, lab, tmp_path):
+    lab(STUDY)
+    ended = callyard("explain", "results", "lab_of_mine:relax", "1")
+    assert ended.status == 1
+    assert f"which does more than define (line 7 of {tmp_path / 'lab_of_mine.py'})" in ended.err
+    assert not (tmp_path / "ran").exists()
+    ended = callyard("explain", "--yes", "results", "lab_of_mine:relax", "1")
+    assert ended.status == 1
+    assert "lab_of_mine cannot be imported without computing, as it asks for results" in ended.err
+    assert len(cache) == 0
+    lab(STUDY.replace(".result()", ""))
+    assert callyard("explain", "--yes", "results", "lab_of_mine:relax", "1").status == 1
+    assert len(cache) == 0
+    assert "CALLYARD_DRY_RUN" not in os.environ
 
 
 # ------------------------------------------------------------------ logs
