@@ -365,7 +365,7 @@ def _give(descriptor: int, path: str, group: int) -> None:
         raise
 
 
-def write_all(fd: int, data: bytes, at: int) -> None:
+def write_all(fd: int, data: bytes | memoryview, at: int) -> None:
     """Write bytes at an offset of a file, all of them."""
     written = os.pwrite(fd, data, at)
     while written < len(data):  # a full disk raises an error at the next attempt

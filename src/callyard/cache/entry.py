@@ -14,7 +14,7 @@ from ..events.usage import Usage
 from ..utils.quantities import duration, size
 from .directory import CacheDirectory, FailuresDirectory
 from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_head, read_noted
-from .kept_files import size_of
+from .incoming_content import size_of
 from .messages import arguments_in
 
 __all__ = ["Entry", "facts_of_run", "open_entry", "open_noted"]

@@ -108,7 +108,8 @@ def check_files(directory: CacheDirectory, head: Header) -> None:
     """Raise DamagedFile unless the contents of the files that a result names are kept whole."""
     if not head.files:
         return
-    from .kept_files import KeptFiles, is_content  # here, because few results name files
+    from .incoming_content import is_content  # here, because few results name files
+    from .kept_files import KeptFiles
 
     kept = KeptFiles(directory)
     for content in head.files:

@@ -278,7 +278,7 @@ def _is(wanted: Reference, request: RunRequest) -> bool:
         if is_imported(places):
             _same.add(reference)
             return True
-    from ..hashing.call_key import has_metadata, token_at  # here, because this loads much
+    from ..hashing.definition_tokens import has_metadata, token_at  # here, because this loads much
 
     try:
         same = token_at(module, name, request.code_only, with_metadata=has_metadata(token)) == token

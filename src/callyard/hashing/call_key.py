@@ -17,13 +17,14 @@ from ..errors import CacheError
 from .bind_arguments import bind
 from .code_places import places_of
 from .decorator import choice
-from .definitions import WalkResult, rooted
+from .definition_tokens import joined, token_at
+from .definitions import rooted
 from .digest import PendingFuture, UnkeyableError, blake2b, combine, readable
 from .imported_code import CodePlaces, definition_at
 from .metadata_readers import ANY
 from .packages import PYTHON, owner_by_name
 from .sources import Sources, texts
-from .values import LenientValueEncoder, LinkedEncoder, ValueEncoder
+from .values import LinkedEncoder, ValueEncoder
 
 ModuleAndName = tuple[str, str]  # module, and name in it
 # Module, name, token of the definition when the key was made, and the places for a quick comparison with it.
@@ -76,7 +77,7 @@ def function_part(function: Any, code_only: bool = False) -> FunctionPart:
     if code_only not in known:  # as long as nothing has changed, the result of the walk is the same object
         ingredients = {label: part for root in roots for label, part in root.ingredients.items()}
         pinned = _pinned(encoder, encoder.references, code_only, reads)
-        token = _joined(token, roots) if reads else token
+        token = joined(token, roots) if reads else token
         codes = {label: code for root in roots for label, code in root.codes.items()}
         known[code_only] = FunctionPart(
             token, pinned, ingredients, dict(encoder.unkeyed), encoder.reads_metadata, texts(codes.items())
@@ -102,11 +103,6 @@ def references_of(
         known = {reference[:2] for reference in found}
         found += _pinned(encoder, (place for place in encoder.references if place not in known), False, False)
     return found
-
-
-def _joined(token: bytes, roots: Iterable[WalkResult]) -> bytes:
-    """Return a token that includes definitions with their metadata."""
-    return combine(b"+", [token, *sorted(root.token for root in roots)])
 
 
 def _pinned(
@@ -198,7 +194,7 @@ def surrounding(value: Any) -> bytes:
     """Return the token of a condition of a call, such as the initializer."""
     encoder = ValueEncoder()
     token = encoder.token(value)
-    return _joined(token, encoder.with_metadata()) if encoder.reads_metadata else token
+    return joined(token, encoder.with_metadata()) if encoder.reads_metadata else token
 
 
 def around_parts(around: KeyContext) -> list[bytes]:
@@ -263,7 +259,7 @@ def _others_metadata(encoder: ValueEncoder, function: Any, part: FunctionPart) -
         also = ValueEncoder()
         also.token(function)
         roots += also.with_metadata()
-    return [_joined(b"", roots)] if roots else []
+    return [joined(b"", roots)] if roots else []
 
 
 def identity_of(
@@ -361,71 +357,6 @@ def _warn_of_unkeyed(function: Any, unkeyed: Mapping[str, str]) -> None:
                 "which has no meaning that can be hashed; pass what matters as an argument",
                 stacklevel=6,
             )
-
-
-# -- other questions about a function ----------------------------------------------------------------------
-
-
-def _definitions(function: Any) -> list[Any]:
-    """Return the functions and classes inside a callable."""
-    if type(function) is FunctionType or isinstance(function, type):
-        return [function]
-    parts = (getattr(function, name, None) for name in ("func", "__func__", "__wrapped__", "py_func"))
-    found = [thing for part in parts if part is not None for thing in _definitions(part)]
-    return found or [type(function)]
-
-
-def function_ingredients(function: Any) -> dict[str, bytes]:
-    """Return the labelled tokens of all ingredients of a function's token."""
-    found: dict[str, bytes] = {}
-    for thing in _definitions(function):
-        found |= rooted(thing).ingredients
-    return found
-
-
-def unfollowed(function: Any, *arguments: Any) -> list[str]:
-    """Return names in a function, its helpers and its arguments' classes beyond the reach of any key, as `eval`."""
-    encoder = LenientValueEncoder()
-    for value in (function, *arguments):
-        encoder.token(value)
-    return sorted({name for root in encoder.roots for name in root.unfollowed})
-
-
-def token_at(
-    module: str, name: str, code_only: bool = False, encoder: ValueEncoder | None = None, with_metadata: bool = False
-) -> bytes:
-    """Return the token of a definition imported by a worker.
-
-    Args:
-        module: the module of the definition.
-        name: its qualified name there.
-        code_only: True to leave out the data, so that only the code counts.
-        encoder: the encoder of the call, with most definitions walked already.
-        with_metadata: True to include the metadata, see `metadata_tokens`.
-
-    Raises:
-        ImportError: there is no such module.
-        AttributeError: the module has no such name.
-    """
-    found = definition_at(module, name)
-    if code_only:
-        return _code_only(found)
-    if with_metadata:
-        own = LenientValueEncoder()
-        return _joined(own.token(found), own.with_metadata())
-    if isinstance(found, (FunctionType, type)):
-        return (encoder or ValueEncoder()).definition(found)
-    return LenientValueEncoder().token(found)  # lenient, like the walk that made the token in the key
-
-
-def _code_only(found: Any) -> bytes:
-    parts = ((label, token) for label, token in function_ingredients(found).items() if not label.startswith("global "))
-    return combine(b"c", [part for label, token in sorted(parts) for part in (label.encode(), token)])
-
-
-def has_metadata(token: bytes) -> bool:
-    """Return True for a token with metadata; see `token_at`."""
-    return token.startswith(b"+")
 
 
 def short_token(token: bytes) -> str:

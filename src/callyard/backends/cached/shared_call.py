@@ -425,6 +425,9 @@ class SharedCall(PendingCall):
         inner = self.inner
         if inner is not None:
             inner.cancel()
+            let_go = getattr(inner, "let_go", None)  # of a backend elsewhere, which keeps the data of the call
+            if let_go is not None:
+                let_go()
         self.arguments = self._call = None
         self._context.pending.discard(self)
         self.inner = None

@@ -40,6 +40,7 @@ __all__ = [
     "SentInput",
     "SentPickle",
     "SentResult",
+    "WantedContent",
 ]
 
 OPEN, FUNCTION, CALL, CONTENT, CANCEL, FORGET, FORGET_FUNCTIONS, KILL, LEAVE, CLOSE = range(71, 81)
@@ -82,6 +83,13 @@ class ContentName(NamedTuple):
     is_file: bool  # the content of a file, not a part of a pickle
     name: str  # its size and digest
     own: str = ""  # the name of the file
+
+
+class WantedContent(NamedTuple):
+    """A content from some place on: what is before it has come over an earlier connection."""
+
+    name: ContentName
+    start: int = 0  # bytes
 
 
 class SentInput(NamedTuple):

@@ -23,7 +23,7 @@ from functools import partial
 from io import BufferedReader, FileIO
 from typing import Any
 
-from ...cache.kept_files import IncomingContent
+from ...cache.incoming_content import IncomingContent
 from ...errors import CallyardError
 from ...futures import Future, item, when_ended
 from ...hashing.files import take_copies_from
@@ -32,11 +32,12 @@ from ...serialize.packed import PackedCall, load_with_inputs
 from ...transport.frames import GarbledFrame
 from ...worker.exceptions import unreadable_call
 from ..base import Backend
+from ..batch.call_pickles import hold_arguments
 from ..cached.backend import CachedBackend
 from . import protocol
 from .contents import ContentSink
 from .message_streams import Announced, LargeMessage, MessageReader, MessageWriter, Sink, in_memory
-from .protocol import ContentName, Message, Opening, SentCall, SentFailure, SentInput, SentPickle
+from .protocol import ContentName, Message, Opening, SentCall, SentFailure, SentInput, SentPickle, WantedContent
 from .remote_answers import Answers, dumped
 from .remote_place import GatewayPlace
 from .used_packages import compare
@@ -111,7 +112,7 @@ class Gateway:
         elif kind == protocol.CALL:
             self._take_in(number, content)
         elif kind == protocol.CONTENT:
-            self._keep(content, buffers, problem)
+            self._keep(content.name, buffers, problem)
         elif kind == protocol.WANT:
             self._send_files(content)
         elif kind == protocol.CANCEL:
@@ -169,10 +170,18 @@ class Gateway:
         absent = self._absent(call)
         asked = [name for name in absent if name not in self._wanted]
         if asked:
-            self._wanted.update(asked)
-            self._writer.put(protocol.WANT, 0, asked)
+            self._want(WantedContent(name, self._received(name)) for name in asked)
         if not self._waiting.add(number, call, absent):
             self._submitted(number, call)
+
+    def _want(self, contents: Iterable[WantedContent]) -> None:
+        asked = list(contents)
+        self._wanted.update(each.name for each in asked)
+        self._writer.put(protocol.WANT, 0, asked)
+
+    def _received(self, name: ContentName) -> int:
+        place = self._place
+        return (place.copies if name.is_file else place.contents).received(name.name)
 
     def _absent(self, call: SentCall) -> list[ContentName]:
         place = self._place
@@ -182,19 +191,19 @@ class Gateway:
     def _sinks(self, message: Announced) -> Sequence[Sink]:
         if message.kind != protocol.CONTENT:
             return in_memory(message)
-        return [ContentSink(partial(self._incoming, message.content))]
+        name, start = message.content
+        return [ContentSink(partial(self._incoming, name), start)]
 
-    def _incoming(self, wanted: ContentName) -> IncomingContent:
+    def _incoming(self, name: ContentName, start: int) -> IncomingContent:
         place = self._place
-        return place.copies.incoming(wanted.name) if wanted.is_file else place.contents.incoming(wanted.name)
+        return (place.copies if name.is_file else place.contents).incoming(name.name, start)
 
     def _keep(self, wanted: ContentName, buffers: list[Any], problem: str) -> None:
         """Store a content that has come, and submit the calls that have waited for it alone."""
         self._wanted.discard(wanted)
         if not buffers:  # the call that had it is gone, and perhaps another one has it by now
             if self._waiting.that_need(wanted):
-                self._wanted.add(wanted)
-                self._writer.put(protocol.WANT, 0, [wanted])
+                self._want([WantedContent(wanted)])
             return
         (came,) = buffers
         if not isinstance(came, ContentSink):  # a small one
@@ -202,6 +211,9 @@ class Gateway:
         place = self._place
         accept = partial(place.copies.accept, wanted.own) if wanted.is_file else place.contents.accept
         problem = problem or came.accepted(accept)
+        if came.again:
+            self._want([WantedContent(wanted)])
+            return
         if problem:
             self._lack(wanted, problem)
         for number, call in self._waiting.arrived(wanted):
@@ -298,7 +310,7 @@ class Gateway:
 
     # -- answers ---------------------------------------------------------------------------------------
 
-    def _send_files(self, names: Iterable[ContentName]) -> None:
+    def _send_files(self, names: Iterable[WantedContent]) -> None:
         """Send the contents of files that results name, or that there are none."""
         for name in names:
             source = self._answers.source(name)
@@ -353,6 +365,7 @@ def main(directory: str) -> None:
     os.dup2(nothing, 0)
     os.dup2(2, 1)  # what a user's module prints is no message
     os.close(nothing)
+    hold_arguments()
     directory = os.path.abspath(os.path.expanduser(directory or "~"))
     with BufferedReader(FileIO(reading, "rb"), 1 << 16) as stream:
         gateway = Gateway(directory, MessageReader(stream), MessageWriter(writing))

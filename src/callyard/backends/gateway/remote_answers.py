@@ -19,7 +19,7 @@ from ..cached.cached_future import CachedFuture
 from . import protocol
 from .contents import FileSource
 from .message_streams import LARGE, BytesSource, LargeMessage, MessageWriter, Source, pieces
-from .protocol import ContentName, SentFailure, SentFile, SentResult
+from .protocol import SentFailure, SentFile, SentResult, WantedContent
 
 __all__ = ["Answers", "dumped"]
 
@@ -47,12 +47,12 @@ class Answers:
         """Forget a call of which the driver has the result."""
         self._files.pop(number, None)
 
-    def source(self, wanted: ContentName) -> Source | None:
+    def source(self, wanted: WantedContent) -> Source | None:
         """Return the content of a file that a result names; None if no result does."""
         for files in list(self._files.values()):
             for each in files:
-                if each.content == wanted.name:
-                    return FileSource(each.content, each.path)
+                if each.content == wanted.name.name:
+                    return FileSource(each.content, each.path, wanted.start)
         return None
 
     def _large_answer(self, number: int, future: Future[Any]) -> LargeMessage:
