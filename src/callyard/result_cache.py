@@ -301,6 +301,7 @@ class Cache:
         function: str | None = None,
         state: Literal["finished", "failed"] | None = None,
         keys: str | Iterable[str] | None = None,
+        unreached: str | os.PathLike[str] | None = None,
         dry_run: bool = False,
     ) -> list[Entry]:
         """Remove the entries that meet all conditions, and return them.
@@ -319,6 +320,8 @@ class Cache:
             function: the name of the function.
             state: "finished" or "failed".
             keys: a key or several, or their beginnings; no other entries are removed.
+            unreached: a script: the call is one of a function there, or in a module of yours that it finds, whose code
+                has changed since. The script is only read.
             dry_run: True to return the entries without removing them.
 
         Raises:
@@ -333,10 +336,10 @@ class Cache:
 
         only = [keys] if isinstance(keys, str) else keys
         chosen = None if only is None else [self._whole_key(key) for key in only]
+        script = None if unreached is None else os.fspath(unreached)
         with self._system_errors_as("pruned"):
-            return prune(
-                self._directory, chosen, older_than, unused_for, larger_than, max_size, function, state, dry_run
-            )
+            conditions = (older_than, unused_for, larger_than, max_size, function, state, script)
+            return prune(self._directory, chosen, *conditions, dry_run)
 
     @strict()
     def check(self, *, repair: bool = False) -> Check:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,15 +11,13 @@ from typing import Any, TypeVar
 from ..errors import CacheError, RemoteTraceback
 from ..events.event import Failure
 from ..events.usage import Usage
-from ..hashing.sources import unpack
 from ..utils.quantities import duration, size
 from .directory import CacheDirectory, FailuresDirectory
-from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_facts, read_head
-from .format.record_writer import WHOLE
+from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_head, read_noted
 from .incoming_content import size_of
 from .messages import arguments_in
 
-__all__ = ["Entry", "facts_of_run", "noted_ingredients", "open_entry"]
+__all__ = ["Entry", "facts_of_run", "open_entry", "open_noted"]
 
 FactType = TypeVar("FactType")
 _RUN = ("host", "pid", "python", "job", "log", "usage")  # the facts of a run, not of the call
@@ -204,6 +202,8 @@ class Entry:
     @property
     def sources(self) -> dict[str, str]:
         """The source texts of the functions in the key, as far as stored: by labels such as "code of lab.relax"."""
+        from ..hashing.sources import unpack  # here, because it takes long to load, and few ask for this
+
         found = dict(unpack(self._fact("sources", str) or ""))
         if self.source:
             codes = [label for label in self.ingredients if label.startswith("code of ") and label not in found]
@@ -281,51 +281,49 @@ def open_entry(directory: CacheDirectory, key: str) -> Entry:
         FileNotFoundError: there is none.
         CacheError: its file cannot be read or trusted; the message gives the reason.
     """
-    descriptor = directory.open_record(key, is_use=False)
-    try:
-        head = read_head(descriptor, directory.record(key))
-    finally:
-        os.close(descriptor)
-    if head.key != key:
-        raise DamagedFile(f"{directory.record(key)} is damaged: it holds another call, {head.key}")
-    return Entry(directory, head)
+    return Entry(directory, _open(directory, key, read_head))
+
+
+def open_noted(directory: CacheDirectory, key: str) -> tuple[Entry, dict[str, str]]:
+    """Return the entry of a key and its ingredients, which cost no second look at the file; raise as `open_entry`."""
+    entry, facts = _open_with_facts(directory, key)
+    return entry, _ingredients_in(facts)
 
 
 def facts_of_run(directory: CacheDirectory, key: str) -> dict[str, Any] | None:
     """Return what is stored of the run of a call besides its values, see `RunReport.run`; None for no stored call."""
     for place in (directory, directory.failures):
         try:
-            descriptor = place.open_record(key, is_use=False)
+            entry, facts = _open_with_facts(place, key)
         except FileNotFoundError:
             continue
-        except (OSError, CacheError):
+        except (OSError, CacheError):  # damaged, for example
             return None
-        try:
-            head, facts = read_head(descriptor), read_facts(descriptor, place.record(key))
-        except (OSError, CacheError):  # damaged
-            return None
-        finally:
-            os.close(descriptor)
+        head = entry._head
         return {"began": head.created, "seconds": head.seconds} | {name: facts[name] for name in _RUN if name in facts}
     return None
 
 
-def noted_ingredients(entry: Entry) -> dict[str, str]:
-    """Return the ingredients of an entry; of a large file nothing else is read.
+def _open_with_facts(directory: CacheDirectory, key: str) -> tuple[Entry, dict[str, Any]]:
+    noted: list[dict[str, Any]] = []
 
-    Raises CacheError if the file was removed or damaged.
-    """
-    if entry.size <= WHOLE:
-        return entry.ingredients
-    path = str(entry.path)
+    def read_both(descriptor: int, path: str) -> Header:
+        head, facts = read_noted(descriptor, path)
+        noted.append(facts)
+        return head
+
+    return Entry(directory, _open(directory, key, read_both)), noted[0]
+
+
+def _open(directory: CacheDirectory, key: str, read_it: Callable[[int, str], Header]) -> Header:
+    descriptor = directory.open_record(key, is_use=False)
     try:
-        descriptor = entry._directory.open_record(entry.key, is_use=False)
-    except OSError as error:
-        raise CacheError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        return _ingredients_in(read_facts(descriptor, path))
+        head = read_it(descriptor, directory.record(key))
     finally:
         os.close(descriptor)
+    if head.key != key:
+        raise DamagedFile(f"{directory.record(key)} is damaged: it holds another call, {head.key}")
+    return head
 
 
 def _ingredients_in(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from ..utils.lite_stdlib import suppress
 
 __all__ = ["LIMIT", "append_to_log", "read_log", "take_log"]
 
-LIMIT = 1 << 20  # bytes; of more, the first half and the last part are kept
+LIMIT = 1 << 18  # bytes; of more, the first half and the last part are kept
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 

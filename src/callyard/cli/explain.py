@@ -22,12 +22,13 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 from ..cache.inspect.call_parts import CallParts
 from ..cache.inspect.explain import Explanation, compared, explain_entry, lines_of
-from ..cache.inspect.nearest import EntryIndex
+from ..cache.inspect.nearest import nearest
 from ..cache.inspect.script_code import module_file, parsed, what_runs
 from ..errors import CacheError, NotComputed
 from ..jobs.list_job_calls import JobCallStatus
@@ -171,7 +172,7 @@ def _of_job(cache: Cache, call: JobCallStatus) -> Explanation:
         raise CacheError(
             f"{call.known_as} is {call.state}: its key will be made from the results of its inputs ({inputs})"
         )
-    return compared(EntryIndex(cache._directory), key or call.known_as, call.name, CallParts("this call", parts))
+    return compared(partial(nearest, cache._directory), key or call.known_as, call.name, CallParts("this call", parts))
 
 
 # ------------------------------------------------------------------ output

@@ -14,11 +14,11 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from ..backends.dry_run.plan import Plan
-from ..cache.entry import Entry, noted_ingredients
+from ..cache.entry import Entry
 from ..cache.inspect.call_parts import CallParts, Difference, differences, parts_of_entry
 from ..cache.inspect.explain import lines_of
+from ..cache.inspect.find import keys_by_age, noted_entries
 from ..cache.inspect.script_code import ScriptCode
-from ..errors import CacheError
 from ..result_cache import Cache
 from ..utils import quantities
 from ..utils.environment import DRY_RUN
@@ -76,25 +76,12 @@ def _reports(cache: Cache, code: ScriptCode) -> tuple[list[FunctionReport], Coun
     """Return the functions of the script with stored calls, and the number of calls of other functions."""
     known: dict[str, list[tuple[Entry, Mapping[str, str]]]] = {}
     others: Counter[str] = Counter()
-    for entry in cache:
-        noted = _noted(entry)
-        if _is_known(entry.function, noted, code):
+    for entry, noted in noted_entries(cache._directory, keys_by_age(cache._directory)):
+        if code.knows(entry.function, noted):
             known.setdefault(entry.function, []).append((entry, noted))
         else:
             others[entry.function] += 1
     return [FunctionReport(name, len(found), _changes(found, code)) for name, found in known.items()], others
-
-
-def _noted(entry: Entry) -> Mapping[str, str]:
-    try:
-        return noted_ingredients(entry)
-    except CacheError:  # removed or damaged meanwhile
-        return {}
-
-
-def _is_known(function: str, noted: Mapping[str, str], code: ScriptCode) -> bool:
-    own = [label for label in noted if label.startswith("code of ") and label.rpartition(".")[2] == function]
-    return code.defines(function) or any(code.source(label) for label in own)
 
 
 def _changes(found: Sequence[tuple[Entry, Mapping[str, str]]], code: ScriptCode) -> list[Change]:

@@ -29,7 +29,8 @@ from .tables import by_function
 
 __all__ = ["configure", "run"]
 
-_CONDITIONS = ("older_than", "unused_for", "larger_than", "max_size", "function", "state", "keys")
+_CONDITIONS = ("older_than", "unused_for", "larger_than", "max_size", "function", "state", "keys", "unreached")
+_OF_RESULTS = ("keys", "unused_for", "larger_than", "max_size", "unreached")  # conditions that no files of jobs meet
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--function", metavar="NAME", help="only calls of this function")
     parser.add_argument("--state", choices=["finished", "failed"], help="only these")
     parser.add_argument("--key", metavar="KEY", action="append", dest="keys", help="only this call; can be repeated")
+    parser.add_argument("--unreached", metavar="SCRIPT", help="only calls whose code has changed since in this script")
     parser.add_argument("--dry-run", action="store_true", help="only list what would be removed")
     add_yes(parser)
     add_json(parser, "an array of what was removed")
@@ -87,9 +89,7 @@ def run(options: argparse.Namespace) -> int:
 def _find(cache: Cache, options: argparse.Namespace, conditions: dict[str, Any]) -> _Found:
     before = None if options.older_than is None else time.time() - age(options.older_than)
     batches, damaged = list[BatchDirectory](), list[BatchDirectory]()
-    if options.state != "finished" and not (
-        options.keys or options.unused_for or options.larger_than or options.max_size
-    ):
+    if options.state != "finished" and not any(getattr(options, name) for name in _OF_RESULTS):
         batches = over_batches(cache._directory, before, options.function)
     if all(value is None for name, value in conditions.items() if name != "older_than"):
         damaged = over_and_damaged(cache._directory, before, jobs_are_over)

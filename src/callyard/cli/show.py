@@ -149,6 +149,7 @@ def _rows(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "error", f"{failure.error}: {failure.message}"
         yield "ended by", failure.signal or ("" if failure.exit_code is None else f"exit code {failure.exit_code}")
         yield "traceback", failure.traceback
+        yield "runs again", "after `callyard retry`" if entry.answers else "when it is submitted again"
     else:
         yield "output", _loaded(lambda: tables.value(entry.output))
     yield "printed", _printed(entry)

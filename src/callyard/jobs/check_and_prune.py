@@ -16,6 +16,7 @@ from ..cache.entry import Entry, open_entry
 from ..cache.failures import sweep
 from ..cache.format.record_file import DamagedFile, read
 from ..cache.inspect.find import age, all_keys, entries, keys_by_age, needed_files, volume
+from ..cache.inspect.unreached import unreached_keys
 from ..cache.kept_files import KeptFiles
 from ..cache.lookup import check_files
 from ..errors import CacheError, UnsafeCache, VersionMismatch
@@ -232,13 +233,17 @@ def prune(
     max_size: Any,
     function: str | None,
     state: str | None,
+    unreached: str | None,
     dry_run: bool,
 ) -> list[Entry]:
     """Do the work of `Cache.prune`."""
-    if all(condition is None for condition in (keys, older_than, unused_for, larger_than, max_size, function, state)):
+    conditions = (keys, older_than, unused_for, larger_than, max_size, function, state, unreached)
+    if all(condition is None for condition in conditions):
         raise CacheError("prune needs a condition, as older_than= or function=; max_size=0 removes everything")
     if state not in (None, *_STATES):
         raise CacheError(f"state is 'finished' or 'failed', not {state!r}")
+    if unreached is not None:
+        keys = [key for key in unreached_keys(directory, unreached) if keys is None or key in keys]
     most = None if max_size is None else volume(max_size)
     meets = _filter(older_than, unused_for, larger_than, function, state)
     found: Iterable[Entry] = filter(meets, entries(directory, all_keys(directory) if keys is None else keys))

@@ -72,7 +72,7 @@ def run_cached(
             facts, usage = _facts(log), None
             if meter is not None:
                 usage = meter.usage()
-                facts["usage"] = usage.known()
+                seconds, facts["usage"] = usage.wall, usage.known()
             report = begun.failed(told, traceback_text(error), seconds, lambda: _arguments(kept), facts)
             tell(pickle.dumps(report.replace(usage=usage), 5))
         raise
@@ -82,7 +82,7 @@ def run_cached(
         facts, usage = _facts(log), None
         if meter is not None:
             usage = meter.usage(packed.size)
-            facts["usage"] = usage.known()
+            seconds, facts["usage"] = usage.wall, usage.known()  # without the time for packing the result
         report = begun.finished(value, seconds, lambda: _arguments(kept), function, facts)
         report = report.replace(usage=usage)
         return packed, pickle.dumps(report, 5)

@@ -7,11 +7,12 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
+from typing import TypeVar
 
 from ...errors import CacheError
 from ...utils.quantities import FILE_SIZES, SECONDS, measured
 from ..directory import CacheDirectory
-from ..entry import Entry, open_entry
+from ..entry import Entry, open_entry, open_noted
 from ..format.record_file import DamagedFile
 
 __all__ = [
@@ -21,11 +22,13 @@ __all__ = [
     "entries",
     "keys_by_age",
     "needed_files",
+    "noted_entries",
     "open_any",
     "the_key",
     "volume",
 ]
 
+T = TypeVar("T")
 _SHORTEST = 6  # characters of the beginning of a key, at least
 
 
@@ -119,9 +122,18 @@ def needed_files(directory: CacheDirectory) -> set[str] | None:
 
 def entries(directory: CacheDirectory, keys: Iterable[str]) -> Iterator[Entry]:
     """Yield the entries of these keys; leave out removed ones, and unreadable ones with a warning."""
+    return _each(directory, keys, open_any)
+
+
+def noted_entries(directory: CacheDirectory, keys: Iterable[str]) -> Iterator[tuple[Entry, dict[str, str]]]:
+    """Yield the entries of these keys as `entries` does, each with the ingredients of its key."""
+    return _each(directory, keys, open_noted)
+
+
+def _each(directory: CacheDirectory, keys: Iterable[str], read: Callable[[CacheDirectory, str], T]) -> Iterator[T]:
     for key in keys:
         try:
-            yield open_any(directory, key)
+            yield read(directory, key)
         except FileNotFoundError:
             continue
         except (CacheError, OSError) as error:
