@@ -24,6 +24,7 @@ from callyard import Executor
 from callyard.backends.base import Settings
 from callyard.backends.cluster import ClusterBackend, LocalLaunch
 from callyard.cluster import connected_agents as cluster_agents
+from callyard.cluster import driver as cluster_driver
 from callyard.cluster.base import AgentProcess, StartedAgents
 from callyard.errors import NodeFailure, SchedulerError, VersionMismatch, WorkerLost
 from callyard.executor import _Running
@@ -299,6 +300,20 @@ def test_ending_the_workers(make: Make, gate: Gate, end: str) -> None:
     ex.shutdown()
     assert all(isinstance(future.exception(), WorkerLost) for future in running)
     assert all(future.cancelled() for future in waiting)
+
+
+def test_ending_the_workers_of_an_agent_that_does_not_answer(make: Make, gate: Gate, monkeypatch: Any) -> None:
+    monkeypatch.setattr(cluster_driver, "_GRACE", 0.1)
+    ex = make(count=1)
+    agents = Inside(ex).are_there(1)
+    running = ex.submit(gate.hold)
+    gate.arrived()
+    os.kill(agents["n1"], signal.SIGSTOP)
+    try:
+        ex.kill_workers()
+        assert isinstance(running.exception(), NodeFailure)
+    finally:
+        os.kill(agents["n1"], signal.SIGCONT)
 
 
 def test_a_driver_that_is_killed_does_not_go_round(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,8 +25,9 @@ from ..system.descriptors import make_room
 from ..system.process_identity import may_live, this_process
 from ..transport import agent_protocol
 from ..transport.agent_protocol import Outgoing, json_frame
-from ..transport.channel_messages import Message, Reserve
+from ..transport.channel_messages import Message
 from ..transport.event_loop import EventLoop
+from ..transport.message_reader import Reserve
 from ..version import VERSION
 from .agent_connection import AgentConnection, CallEnd
 from .base import GivenUpCalls, Launch
@@ -139,7 +140,8 @@ class Agents:
         from ..transport.channel import PeerGone
 
         with contextlib.suppress(PeerGone):  # the channel tells of this in `receive`, and the calls are ended there
-            cast("Listener", self._listener).send(agent.peer, *(agent.sender.take() if message is None else message))
+            for each in agent.sender.take() if message is None else (message,):
+                cast("Listener", self._listener).send(agent.peer, *each)
 
     # -- from the agents -------------------------------------------------------------------------------
 

@@ -29,11 +29,12 @@ from ..version import VERSION
 from .certificates import driver_context, make_identity
 from .channel_connect import Unreachable, connect_to_first
 from .channel_endpoint import Closable, Endpoint, PeerGone
-from .channel_messages import MESSAGE, PING, PONG, WELCOME, Message, Reserve
+from .channel_messages import MESSAGE, PING, PONG, WELCOME, Message
 from .contact_file import Address, Contact
 from .handshakes import Handshakes
 from .listening_sockets import candidates_of, listen
 from .local_addresses import find_addresses
+from .message_reader import Reserve
 from .signs_of_life import SignsOfLife
 from .tls_connection import TlsConnection
 
@@ -114,10 +115,11 @@ class Listener(Endpoint):
         self._look_at_door(now, knocked)
         return arrived
 
-    def send(self, peer: int, head: bytes, beside: Sequence[Memory] = ()) -> None:
+    def send(self, peer: int, head: bytes, beside: Sequence[Memory] = (), bulk: bool = False) -> None:
         """Send a message; never wait. The buffers beside must stay as they are until they have gone.
 
-        The method may return although the message is never going to arrive, because the end of a peer is noticed late.
+        Messages that are `bulk` arrive in their order, and other messages may pass them on the way. The method may
+        return although the message is never going to arrive, because the end of a peer is noticed late.
 
         Raises:
             PeerGone: the peer is gone.
@@ -126,7 +128,7 @@ class Listener(Endpoint):
         connection = self._peers.get(peer)
         if connection is None:
             raise PeerGone("this peer is not connected any more")
-        connection.send(Message(MESSAGE, head, beside))
+        connection.send(Message(MESSAGE, head, beside), bulk)
         self._watch(connection)
 
     def next_look(self, waiting: bool) -> float | None:
@@ -265,10 +267,11 @@ class Link(Endpoint):
             self._wake()  # the next call raises
         return messages
 
-    def send(self, head: bytes, beside: Sequence[Memory] = ()) -> None:
+    def send(self, head: bytes, beside: Sequence[Memory] = (), bulk: bool = False) -> None:
         """Send a message; never wait. The buffers beside must stay as they are until they have gone.
 
-        The method may return although the message is never going to arrive, because the end of the driver is noticed
+        Messages that are `bulk` arrive in their order, and other messages may pass them on the way. The method may
+        return although the message is never going to arrive, because the end of the driver is noticed
         late.
 
         Raises:
@@ -277,7 +280,7 @@ class Link(Endpoint):
         self._check()
         if self._connection.gone:
             self._fail()
-        self._connection.send(Message(MESSAGE, head, beside))
+        self._connection.send(Message(MESSAGE, head, beside), bulk)
         self._watch(self._connection)
 
     def _fail(self) -> NoReturn:
