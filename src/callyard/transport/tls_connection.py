@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
 
 from .channel_messages import Message, SendQueue
 from .message_reader import MessageReader
@@ -101,11 +100,10 @@ class TlsConnection:
         """Fill the reader's memory as far as bytes have come; return their number, and True if more may be there."""
         space = self.reader.space()
         place, size = 0, len(space)
-        # TLS gives one record at a time: these are thousands of calls for a large buffer.
-        read: Callable[[int, memoryview], int] = self.sock.read  # type: ignore[assignment]
+        read = self.sock.recv_into  # TLS gives one record at a time: thousands of these calls for a large buffer
         try:
             while place < size and (place < left or self.sock.pending()):
-                count = read(size - place, space[place:])
+                count = read(space[place:])
                 if not count:
                     self.gone = True
                     break
