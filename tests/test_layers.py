@@ -24,6 +24,7 @@ LAYERS = [
     "version",
     "utils",
     "errors",
+    "events",
     "system",
     "resource_values",
     "resources",

@@ -28,7 +28,7 @@ FUTURE = [
     "result",
 ]
 FUTURE += ["running", "set_exception", "set_result", "set_running_or_notify_cancel"]
-EXECUTOR = ["batched", "kill_workers", "map", "shutdown", "submit", "terminate_workers", "with_resources"]
+EXECUTOR = ["batched", "kill_workers", "map", "plan", "shutdown", "submit", "terminate_workers", "with_resources"]
 RESOURCES = [*inspect.signature(Resources).parameters, "asked", "cores", "gpus", "updated"]
 
 

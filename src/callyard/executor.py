@@ -21,19 +21,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import argument_checks
 from .backends.base import Backend, Settings
-from .backends.registry import open_backend, other_resources
+from .backends.registry import open_backend, open_plan, other_resources
 from .dependencies.map_chunks import run_chunk
-from .errors import ResourceError
+from .errors import CallyardError, ResourceError
 from .errors.suggestions import strict
 from .futures import Future, batched, before_sleep, unasked
 from .report.progress import Progress
 from .resources import Resources
 from .utils import interpreter_exit
-from .utils.environment import MAX_NESTED, nested
+from .utils.environment import MAX_NESTED, forced_dry_run, nested
 from .utils.interrupt_checks import is_cancellation, is_interrupt
 from .utils.public_names import public_names
 
 if TYPE_CHECKING:
+    from .backends.dry_run.plan import Plan
     from .result_cache import Cache
 
 __all__ = ["Executor"]
@@ -65,6 +66,9 @@ class Executor(StandardExecutor):
             names, unless the call has given them.
         max_tasks_per_child: the number of calls after which a worker is replaced (count); default: no limit.
         progress: True to show a line with the numbers of done and failed calls; needs tqdm. Default: False.
+        dry_run: True to compute, submit and store nothing, and print at the end what each call would do, and why: see
+            `plan`. Calls in the cache are answered. The variable `CALLYARD_DRY_RUN=1` in the environment does the same
+            for all executors of a program. Default: False.
 
     Raises:
         TypeError: a parameter is unknown (the message names its place), or a value has the wrong type.
@@ -96,6 +100,7 @@ class Executor(StandardExecutor):
         init_function: Callable[[], dict[str, Any]] | None = None,
         max_tasks_per_child: int | None = None,
         progress: bool = False,
+        dry_run: bool = False,
     ) -> None:
         argument_checks.check_count("max_workers", max_workers, alternative="backend")
         argument_checks.check_count("max_tasks_per_child", max_tasks_per_child)
@@ -104,7 +109,11 @@ class Executor(StandardExecutor):
         settings = Settings(max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child)
         known = Resources(others=dict.fromkeys(other_resources(backend)))
         self._resources = known.updated(resource_dict or {})
-        self._running = _Running(open_backend(backend, settings, cache), Progress() if progress else None)
+        forced = forced_dry_run(os.environ)
+        if dry_run or forced:
+            self._running = _Running(open_plan(backend, settings, cache, forced), None)
+        else:
+            self._running = _Running(open_backend(backend, settings, cache), Progress() if progress else None)
         _log.info("%r", self)
 
     @strict(
@@ -235,6 +244,26 @@ class Executor(StandardExecutor):
             [2, 1]
         """
         return batched(futures, n)
+
+    def plan(self) -> Plan:
+        """Return what the calls so far would do, of an executor with `dry_run=True`.
+
+        Raises:
+            CallyardError: this executor runs its calls.
+
+        Examples:
+            >>> with Executor(dry_run=True) as planning:
+            ...     large = planning.submit(pow, 2, 10)
+            ...     larger = planning.submit(max, large, 1000)
+            ...     planning.plan()
+            <Plan of 2 calls: 1 to compute, 1 after inputs>
+        """
+        from .backends.dry_run.backend import DryRunBackend
+
+        backend = self._running.backend
+        if not isinstance(backend, DryRunBackend):
+            raise CallyardError("this executor runs its calls; for a plan, make it with dry_run=True")
+        return backend.plan()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls, and free all resources once the calls submitted so far have ended.

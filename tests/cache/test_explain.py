@@ -9,7 +9,7 @@ import pytest
 
 from callyard import Cache, Future
 from callyard.cache.format.record_writer import Record, write
-from callyard.cache.inspect.key_differences import differences
+from callyard.cache.inspect.call_parts import CallParts, differences
 from callyard.errors import CacheError, ResourceError
 from callyard.hashing.call_key import call_key
 
@@ -61,66 +61,72 @@ BASE = {
     "code of lab.h.help": "bb",
     "class lab.Atom": "cc",
     "global lab.SCALE": "dd",
+    "global lab.OTHER": "dd 2",
     "package numpy": "ee 2.0",
     "argument x": "ff 2",
+    "argument t": "ff float64 300.0",
     "argument y": "00 ndarray float64 (3,)",
 }
 
 
+def lines(then: dict, now: dict) -> list[str]:
+    return [each.words for each in differences(CallParts("then", then), CallParts("now", now))]
+
+
 @pytest.mark.parametrize(
-    ("changes", "lines"),
+    ("changes", "expected"),
     [
         ({}, []),
-        ({"argument x": "11 3"}, ["argument 'x': 2 -> 3"]),
-        ({"argument y": "11 ndarray float64 (3,)"}, ["argument 'y': ndarray float64 (3,) with another content"]),
-        ({"argument z": "11 4"}, ["argument 'z' is new: 4"]),
-        ({"argument x": None}, ["argument 'x' is not there any more; it was 2"]),
-        ({"code of lab.h.help": "11"}, ["helper 'lab.h.help' changed"]),
-        ({"code of lab.h.more": "11"}, ["helper 'lab.h.more' is new"]),
-        ({"code of lab.h.help": None}, ["helper 'lab.h.help' is not used any more"]),
-        ({"code of lab.relax": "11"}, ["the function 'lab.relax' changed"]),
-        ({"class lab.Atom": "11"}, ["class 'lab.Atom' changed"]),
-        ({"global lab.SCALE": "11"}, ["global 'lab.SCALE' changed"]),
-        ({"global lab.SCALE": "11 3"}, ["global 'lab.SCALE' changed"]),
-        ({"package numpy": "11 2.1"}, ["package 'numpy': 2.0 -> 2.1"]),
-        ({"package scipy": "11"}, ["package 'scipy' is new"]),
-        ({"python": "3.12"}, ["Python 3.11 -> 3.12"]),
-        ({"version of lab.relax": "11"}, ["the version given for 'lab.relax' is new"]),
+        ({"argument x": "11 3"}, ["argument x: 2 -> 3"]),
+        ({"argument t": "11 float64 310.0"}, ["argument t: 300.0 -> 310.0"]),
+        ({"argument t": "11 300.0"}, ["argument t: float64 300.0 -> 300.0"]),
+        ({"argument y": "11 ndarray float64 (3,)"}, ["argument y: ndarray float64 (3,) with another content"]),
+        ({"argument z": "11 4"}, ["argument z is new: 4"]),
+        ({"argument x": None}, ["argument x is not there any more; it was 2"]),
+        ({"argument x": ""}, ["argument x is missing"]),
+        ({"code of lab.h.help": "11"}, ["code of lab.h.help changed"]),
+        ({"code of lab.h.more": "11"}, ["code of lab.h.more is new"]),
+        ({"code of lab.h.help": None}, ["code of lab.h.help is not there any more"]),
+        ({"code of lab.relax": "11"}, ["code of lab.relax changed"]),
+        ({"class lab.Atom": "11"}, ["class lab.Atom changed"]),
+        ({"global lab.SCALE": "11"}, ["global lab.SCALE changed"]),
+        ({"global lab.OTHER": "11 3"}, ["global lab.OTHER: 2 -> 3"]),
+        ({"package numpy": "11 2.1"}, ["package numpy: 2.0 -> 2.1"]),
+        ({"package numpy": "11 2.0"}, ["package numpy has another version"]),
+        ({"package scipy": "11"}, ["package scipy is new"]),
+        ({"python": "3.12"}, ["Python: 3.11 -> 3.12"]),
+        ({"version of lab.relax": "11"}, ["version of lab.relax is new"]),
         ({"ranks": "4"}, ["ranks: 1 -> 4"]),
-        ({"env": "11"}, ["what was asked for as env is new"]),
+        ({"env": "11"}, ["env is new"]),
         ({"initializer": "11"}, ["the initializer of the executor is new"]),
         ({"something else": "11"}, ["something else is new"]),
         (
             {"argument x": "11 3", "code of lab.h.help": "11", "python": "3.12"},
-            ["helper 'lab.h.help' changed", "argument 'x': 2 -> 3", "Python 3.11 -> 3.12"],
+            ["code of lab.h.help changed", "argument x: 2 -> 3", "Python: 3.11 -> 3.12"],
         ),
     ],
 )
-def test_differences(changes, lines):
+def test_differences(changes, expected):
     now = {label: value for label, value in (BASE | changes).items() if value is not None}
-    assert differences(BASE, now, "relax") == lines
-
-
-def test_what_has_a_look_is_shown_by_it():
-    then, now = (
-        {"global lab.SCALE": "dd 2", "package numpy": "ee 2.0"},
-        {"global lab.SCALE": "11 3", "package numpy": "12 2.1"},
-    )
-    assert differences(then, now, "relax") == ["global 'lab.SCALE': 2 -> 3", "package 'numpy': 2.0 -> 2.1"]
+    assert lines(BASE, now) == expected
 
 
 def test_an_initializer_cannot_be_seen_from_here():
-    assert differences(BASE | {"initializer": "11"}, BASE, "relax") == [
-        "the initializer of the executor, which is not known here"
-    ]
-
-
-def test_another_version_of_a_package_that_is_not_noted():
-    assert differences(BASE, BASE | {"package numpy": "11 2.0"}, "relax") == ["package 'numpy' has another version"]
+    assert lines(BASE | {"initializer": "11"}, BASE) == ["the initializer of the executor, which is not known here"]
 
 
 def test_nothing_is_noted():
-    assert differences({}, BASE, "relax") == ["what went into its key is not noted"]
+    assert lines({}, BASE) == ["what went into its key is not noted"]
+
+
+def test_code_that_has_moved_to_another_module():
+    then, now = {"code of study.help": "aa", "code of study.relax": "11"}, {"code of help": "aa", "code of relax": "22"}
+    old = CallParts("then", then, lambda: {"code of study.relax": "def relax():\n    return 1\n"})
+    new = CallParts("now", now, lambda: {"code of relax": "def relax():\n    return 2\n"})
+    (found,) = differences(old, new)
+    assert found.words == "code of relax changed"
+    assert found.diff.splitlines()[:2] == ["--- then", "+++ now"]
+    assert found.diff.splitlines()[-2:] == ["-    return 1", "+    return 2"]
 
 
 # ------------------------------------------------------------------ calls
@@ -129,7 +135,7 @@ def test_nothing_is_noted():
 def test_a_call_that_is_cached(cache):
     key = store(cache, relax, 2)
     found = cache.explain(relax, x=2, force=0.1)
-    assert (found.hit, found.key, found.function, found.differences) == (True, key, "relax", ())
+    assert (found.hit, found.key, found.function, found.differences) == (True, key, "relax", [])
     assert found.nearest == cache[key]
     assert (
         str(found) == f"'relax' is cached since 2023-11-14 {cache[key].created:%H:%M:%S}, when it took 2 s; key {key}"
@@ -141,41 +147,42 @@ def test_a_call_that_is_not(cache):
     found = cache.explain(relax, 3, force=0.2)
     assert not found.hit
     assert found.nearest.key == key
-    assert found.differences == ["argument 'force': 0.1 -> 0.2", "argument 'x': 2 -> 3"]
+    assert found.differences == ["argument force: 0.1 -> 0.2", "argument x: 2 -> 3"]
     text = str(found)
     assert text.startswith(
         f"'relax' is not in the cache; its key would be {found.key}\nthe nearest entry is {key} of 2023"
     )
-    assert text.endswith("  argument 'force': 0.1 -> 0.2\n  argument 'x': 2 -> 3")
+    assert text.endswith("  argument force: 0.1 -> 0.2\n  argument x: 2 -> 3")
 
 
 def test_a_helper_that_changed(cache, monkeypatch):
     store(cache, relax, 2)
     monkeypatch.setattr(f"{__name__}.helper", lambda x: x)
     differing = cache.explain(relax, 2).differences
-    assert any(line.startswith("helper ") and line.endswith("is not used any more") for line in differing)
+    assert any(line.startswith("code of ") and line.endswith("helper is not there any more") for line in differing)
 
 
 def test_a_global_that_changed(cache, monkeypatch):
     store(cache, relax, 2)
     monkeypatch.setattr(f"{__name__}.SCALE", 3)
-    (line,) = cache.explain(relax, 2).differences
-    assert line.startswith(f"global '{__name__}.SCALE'")
+    assert cache.explain(relax, 2).differences == [f"global {__name__}.SCALE: 2 -> 3"]
 
 
 def test_a_function_that_was_never_cached(cache):
     store(cache, other, 2)
     found = cache.explain(relax, 2)
-    assert (found.hit, found.nearest, found.differences) == (False, None, ())
+    assert (found.hit, found.nearest, found.differences) == (False, None, [])
     assert "'relax' is not in the cache, with any arguments" in str(found)
 
 
 def test_an_argument_is_missing(cache):
-    assert str(cache.explain(relax)).endswith("\n  missing argument 'x'")
+    assert str(cache.explain(relax)) == "'relax' cannot be called so: argument x is missing"
+    assert str(cache.explain(divmod)).startswith("'divmod' cannot be called so: arguments x, y are missing")
     store(cache, relax, 2)
     found = cache.explain(relax, force=0.2)
-    assert found.differences == ["argument 'force': 0.1 -> 0.2", "missing argument 'x'"]
-    assert cache.explain(relax).differences == ["missing argument 'x'"]
+    assert (found.key, found.missing) == ("", ["x"])
+    assert found.differences == ["argument force: 0.1 -> 0.2", "argument x is missing"]
+    assert cache.explain(relax).differences == ["argument x is missing"]
 
 
 def test_an_argument_that_init_function_gave_is_not_missing(cache):

@@ -320,12 +320,12 @@ def test_explain_a_key(callyard, store):
     assert ended.status == 0
     assert ended.out == (
         f"'relax', key {one}\nwhat went into the key:\n  argument x  7f 1\n"
-        f"from the nearest other entry, {other}, it differs in:\n  argument 'x': 2 -> 1\n"
+        f"from the nearest other entry, {other}, it differs in:\n  argument x: 2 -> 1\n"
     )
     found = json.loads(callyard("explain", "--json", "results", one).out)
     assert found["nearest"] == other
     assert found["hit"]
-    assert found["differences"] == ["argument 'x': 2 -> 1"]
+    assert found["differences"] == ["argument x: 2 -> 1"]
     assert found["ingredients"] == {"argument x": "7f 1"}
 
 
@@ -347,8 +347,8 @@ def test_explain_a_call_that_is_not(callyard, relaxed, lab):
     ended = callyard("explain", "results", "lab_of_mine:relax", "Cu", "-1")
     assert ended.status == 1
     assert f"the nearest entry is {relaxed}" in ended.out
-    assert "  global 'lab_of_mine.SCALE'" in ended.out
-    assert ended.out.endswith("  argument 'force': 0.1 -> -1\n")
+    assert "  global lab_of_mine.SCALE: 2 -> 3" in ended.out
+    assert ended.out.endswith("  argument force: 0.1 -> -1\n")
     found = json.loads(callyard("explain", "--json", "-C", "results", "lab_of_mine:relax", "Cu").out)
     assert (found["hit"], found["nearest"], len(found["differences"])) == (False, relaxed, 1)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from callyard import Executor, File, Local
-from callyard.hashing.files import file_token
+from callyard.hashing.files import content_name, file_token
 from callyard.serialize.function_registry import dumps
 from callyard.serialize.importable import for_another_computer
 
@@ -51,10 +51,10 @@ def test_the_content_counts_and_not_the_name(data: Path) -> None:
 
 def test_an_unchanged_file_is_read_once(data: Path) -> None:
     file = File(data)
-    token = file_token(file)
-    assert file_token(file) is token
+    name = content_name(file)
+    assert content_name(file) is name
     data.write_text("changed\n")
-    assert file_token(file) != token
+    assert content_name(file) != name
 
 
 def test_calls_with_a_cache(data: Path, tmp_path: Path) -> None:

@@ -106,6 +106,10 @@ class LiveSettings(SchedulerSettings):
     def _is_detached(self, allocation: Allocation | None) -> bool:
         return (allocation is None and not self._asks_for_nodes) if self.detached is None else self.detached
 
+    def would_be_live(self) -> bool:
+        """Return True if calls would go to workers on nodes, as far as the environment tells."""
+        return self._asks_for_nodes or self._is_around()
+
     @property
     def _asks_for_nodes(self) -> bool:
         """True if nodes are asked for where none are there."""

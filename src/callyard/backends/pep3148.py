@@ -34,9 +34,7 @@ class Pep3148Backend:
     detached = False
 
     def __init__(self, inner: StandardExecutor, settings: Settings) -> None:
-        for name in ("initializer", "init_function", "max_tasks_per_child"):
-            if getattr(settings, name) is not None:
-                raise CallyardError(f"{name} belongs to the executor that is passed as backend; give it to {inner!r}")
+        refuse_settings(inner, settings)
         self._inner = inner
         self._limiter = CapacityLimiter(settings.max_workers)
         self._unfinished: set[_ForwardedCall] = set()
@@ -56,7 +54,7 @@ class Pep3148Backend:
         resources: Resources,
         ticket: CachedCall | None = None,
     ) -> Future[Any]:
-        self._refuse(resources)
+        refuse_resources(self._inner, resources)
         future = _ForwardedCall(getattr(fn, "__name__", type(fn).__name__))
         sources = find_futures((args, kwargs))
         start = partial(self._outside, partial(self._start, future, fn, args, dict(kwargs), ticket))
@@ -83,14 +81,6 @@ class Pep3148Backend:
             self._withdraw(future)
             raise
         return future
-
-    def _refuse(self, resources: Resources) -> None:
-        asked = resources.asked()
-        if asked:
-            raise ResourceError(
-                f"{', '.join(asked)} cannot be passed on to {type(self._inner).__name__}; "
-                "leave it out, or use another backend"
-            )
 
     def _withdraw(self, future: _ForwardedCall) -> None:
         """Cancel a call after an interrupted submission, unless the inner executor has it: no user gets the future."""
@@ -202,6 +192,22 @@ class Pep3148Backend:
     @property
     def description(self) -> str:
         return f"through {type(self._inner).__name__}"
+
+
+def refuse_settings(inner: StandardExecutor, settings: Settings) -> None:
+    """Raise CallyardError for settings of workers, which are the other executor's."""
+    for name in ("initializer", "init_function", "max_tasks_per_child"):
+        if getattr(settings, name) is not None:
+            raise CallyardError(f"{name} belongs to the executor that is passed as backend; give it to {inner!r}")
+
+
+def refuse_resources(inner: StandardExecutor, resources: Resources) -> None:
+    """Raise ResourceError for any resource, because the other executor could not be told of it."""
+    asked = resources.asked()
+    if asked:
+        raise ResourceError(
+            f"{', '.join(asked)} cannot be passed on to {type(inner).__name__}; leave it out, or use another backend"
+        )
 
 
 class _ForwardedCall(Future[Any]):

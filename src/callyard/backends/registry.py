@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..result_cache import Cache
     from .ssh import SSH
 
-__all__ = ["GROUP", "OWN", "open_backend", "other_resources"]
+__all__ = ["GROUP", "OWN", "open_backend", "open_plan", "other_resources"]
 
 
 class OnHost(Protocol):
@@ -55,6 +55,19 @@ def open_backend(choice: object, settings: Settings, cache: Cache | str | os.Pat
 
     results = cache if isinstance(cache, Cache) else Cache(cache)
     return CachedBackend(_open(choice, settings, results), results, settings)
+
+
+def open_plan(
+    choice: object, settings: Settings, cache: Cache | str | os.PathLike[str] | None, destination: str | None
+) -> Backend:
+    """Return what runs nothing in the place of this backend: see `open_dry_run`.
+
+    Raises:
+        CallyardError: it is no backend, or no backend has the name.
+    """
+    from .dry_run.open_dry_run import open_dry_run  # here, because few programs plan
+
+    return open_dry_run(_factory(choice) or _other_executor(choice), settings, cache, destination)
 
 
 def other_resources(choice: object) -> Sequence[str]:
@@ -103,10 +116,14 @@ def _open(choice: object, settings: Settings, cache: Cache | None) -> Backend:
         if host is not None:
             return cast("SSH", host).open(cast("OnHost", factory).on_host(), settings, cache)
         return factory.open(settings, cache)
-    if isinstance(choice, StandardExecutor):
-        from .pep3148 import Pep3148Backend
+    from .pep3148 import Pep3148Backend
 
-        return Pep3148Backend(choice, settings)
+    return Pep3148Backend(_other_executor(choice), settings)
+
+
+def _other_executor(choice: object) -> StandardExecutor:
+    if isinstance(choice, StandardExecutor):
+        return choice
     raise CallyardError(f"backend={choice!r} is not a backend that this version knows{_instead(choice)}")
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import CacheError, RemoteTraceback
+from ..hashing.sources import unpack
 from ..utils.quantities import duration, size
 from .directory import CacheDirectory
-from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_head
+from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_facts, read_head
+from .format.record_writer import WHOLE
+from .kept_files import size_of
 
-__all__ = ["Entry"]
+__all__ = ["Entry", "noted_ingredients", "open_entry"]
 
 FactType = TypeVar("FactType")
 
@@ -64,8 +68,8 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """The size of the file (bytes)."""
-        return self._head.size
+        """The size of the file, and of the files that the result names (bytes)."""
+        return self._head.size + sum(map(size_of, self._head.files))
 
     @property
     def path(self) -> Path:
@@ -140,8 +144,17 @@ class Entry:
     @property
     def ingredients(self) -> dict[str, str]:
         """The ingredients of the key: labels such as "code of lab.relax" and "argument x", with short digests."""
-        noted = self._fact("ingredients", dict) or {}
-        return {label: look for label, look in noted.items() if isinstance(look, str)}
+        return _ingredients_in(self.facts)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """The source texts of the functions in the key, as far as stored: by labels such as "code of lab.relax"."""
+        found = dict(unpack(self._fact("sources", str) or ""))
+        if self.source:
+            codes = [label for label in self.ingredients if label.startswith("code of ") and label not in found]
+            own = [label for label in codes if label.removeprefix("code of ").rpartition(".")[2] == self.function]
+            found.update(dict.fromkeys(own[:1], self.source))
+        return found
 
     @property
     def log(self) -> str | None:
@@ -206,6 +219,29 @@ def open_entry(directory: CacheDirectory, key: str) -> Entry:
     if head.key != key:
         raise DamagedFile(f"{directory.record(key)} is damaged: it holds another call, {head.key}")
     return Entry(directory, head)
+
+
+def noted_ingredients(entry: Entry) -> dict[str, str]:
+    """Return the ingredients of an entry; of a large file nothing else is read.
+
+    Raises CacheError if the file was removed or damaged.
+    """
+    if entry.size <= WHOLE:
+        return entry.ingredients
+    path = str(entry.path)
+    try:
+        descriptor = entry._directory.open_record(entry.key)
+    except OSError as error:
+        raise CacheError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        return _ingredients_in(read_facts(descriptor, path))
+    finally:
+        os.close(descriptor)
+
+
+def _ingredients_in(facts: Mapping[str, Any]) -> dict[str, str]:
+    noted = facts.get("ingredients")
+    return {label: look for label, look in noted.items() if isinstance(look, str)} if isinstance(noted, dict) else {}
 
 
 def _text(path: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import CacheError
 from .directory import CacheDirectory
-from .format.record_file import DamagedFile, Stored, read
+from .format.record_file import DamagedFile, Header, Stored, read
 
 _log = logging.getLogger("callyard")
 
@@ -31,6 +31,11 @@ class CachedResult:
     def name(self) -> str:
         """The name of the function."""
         return self._stored.head.name
+
+    @property
+    def size(self) -> int:
+        """The size of the whole entry (bytes)."""
+        return self._stored.head.size
 
     def load(self) -> Any:
         if not self.failed:
@@ -86,7 +91,22 @@ def _open(directory: CacheDirectory, key: str, whole: bool) -> CachedResult:
     if stored.head.key != key:
         _refuse_another_case(directory, key, stored.head.key)
         raise DamagedFile(f"{path} holds another call, {stored.head.key}")
+    check_files(directory, stored.head)
     return CachedResult(stored)
+
+
+def check_files(directory: CacheDirectory, head: Header) -> None:
+    """Raise DamagedFile unless the contents of the files that a result names are kept whole."""
+    if not head.files:
+        return
+    from .kept_files import KeptFiles, is_content  # here, because few results name files
+
+    kept = KeptFiles(directory)
+    for content in head.files:
+        if damage := kept.damage(content) if is_content(content) else "has a name that makes no sense":
+            raise DamagedFile(
+                f"{directory.record(head.key)} names a file of which the content {kept.path}/{content} {damage}"
+            )
 
 
 def _refuse_another_case(directory: CacheDirectory, key: str, other: str) -> None:

@@ -38,6 +38,7 @@ class RunRequest(Frozen):
     meant: KeyInputs | None = None
     check_only: bool = False  # neither claim nor store, because another process does both
     job_id: str | None = None  # of the job of the call; the submitter may have ended before the job stores the result
+    keeps_files: bool = True  # keep the contents of files that the result names; not where results are removed soon
 
 
 class RunReport(Frozen):
@@ -46,6 +47,7 @@ class RunReport(Frozen):
     token: bytes | None = None  # of the result
     problem: str | None = None  # the reason why the result was not stored
     stored: bool = False
+    files: bool = False  # the stored result names files, which are kept beside it
 
 
 class RunDeclined(Frozen):

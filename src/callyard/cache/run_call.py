@@ -81,12 +81,30 @@ class CachedRun:
                 kwargs=kwargs, source=request.source, pickled=pickled, facts=facts, created=self._started,
                 seconds=seconds,
             )  # fmt: skip
-            self._directory.publish(request.key, lambda fd: write(fd, made), sync=request.job_id is not None)
+            files = _KeptFiles(request, self._directory)
+            self._directory.publish(
+                request.key, lambda fd: write(fd, made, files.keep_file), sync=request.job_id is not None
+            )
         except Exception as error:
             return RunReport(token, f"{type(error).__name__}: {error}")
         finally:
             self.release()
-        return RunReport(token, stored=True)
+        return RunReport(token, stored=True, files=files.any)
+
+
+class _KeptFiles:
+    """The files that one result names, kept beside it; loaded for the first of them."""
+
+    def __init__(self, request: RunRequest, directory: CacheDirectory) -> None:
+        self._directory, self._sync = directory, request.job_id is not None
+        self.keep_file = self._keep if request.keeps_files else None
+        self.any = False
+
+    def _keep(self, file: Any) -> tuple[str, str]:
+        from .kept_files import KeptFiles  # here, because few results name files
+
+        self.any = True
+        return KeptFiles(self._directory).keep(file, self._sync)
 
 
 def begin(request: RunRequest, opened: CacheDirectory | None = None) -> CachedRun | RunDeclined:

@@ -19,7 +19,9 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
-from ..cache.inspect.explain import Explanation, compared, explain_entry
+from ..cache.inspect.call_parts import CallParts
+from ..cache.inspect.explain import Explanation, compared, explain_entry, lines_of
+from ..cache.inspect.nearest import EntryIndex
 from ..errors import CacheError
 from ..jobs.list_job_calls import JobCallStatus
 from ..result_cache import Cache
@@ -115,7 +117,7 @@ def _of_job(cache: Cache, call: JobCallStatus) -> Explanation:
         raise CacheError(
             f"{call.known_as} is {call.state}: its key will be made from the results of its inputs ({inputs})"
         )
-    return compared(cache._directory, key or call.known_as, call.name, parts)
+    return compared(EntryIndex(cache._directory), key or call.known_as, call.name, CallParts("this call", parts))
 
 
 # ------------------------------------------------------------------ output
@@ -124,8 +126,8 @@ def _of_job(cache: Cache, call: JobCallStatus) -> Explanation:
 def _as_object(found: Explanation) -> dict[str, Any]:
     simple = {"key": found.key, "function": found.function, "hit": found.hit, "running": found.running}
     nearest = None if found.nearest is None else found.nearest.key
-    lists = {"differences": list(found.differences), "unfollowed": list(found.unfollowed)}
-    return simple | {"nearest": nearest} | lists | {"ingredients": dict(found.ingredients)}
+    lists = {name: list(getattr(found, name)) for name in ("differences", "unfollowed", "missing")}
+    return simple | {"nearest": nearest} | lists | {"diffs": found.diffs, "ingredients": dict(found.ingredients)}
 
 
 def _as_text(found: Explanation) -> str:
@@ -134,5 +136,5 @@ def _as_text(found: Explanation) -> str:
     lines = [f"{found.function!r}, key {found.key}", "what went into the key:", *(parts or ["  (not noted)"])]
     if found.nearest is not None:
         lines += [f"from the nearest other entry, {found.nearest.key}, it differs in:"]
-        lines += [f"  {line}" for line in found.differences]
+        lines += lines_of(found.found)
     return "\n".join(lines)

@@ -11,6 +11,7 @@
      +-- SchedulerError       a scheduler refuses, does not answer, or provides nothing
      +-- JobCancelled         the job of the call was cancelled from outside
      +-- JobLost              the scheduler has forgotten the job, and there is no result
+     +-- NotComputed          also SystemExit: a dry run has no such result
      +-- CacheError           a cache, one of its files or a key cannot be used
           +-- UnsafeCache     other users could have written the cache
           +-- VersionMismatch another version of Callyard or Python wrote the file
@@ -26,6 +27,7 @@ from .error_classes import (
     CallyardError,
     JobCancelled,
     JobLost,
+    NotComputed,
     OutOfMemory,
     ResourceError,
     SchedulerError,
@@ -44,6 +46,7 @@ __all__ = [
     "JobCancelled",
     "JobLost",
     "NodeFailure",
+    "NotComputed",
     "OutOfMemory",
     "RemoteTraceback",
     "ResourceError",

@@ -9,6 +9,7 @@ __all__ = [
     "CallyardError",
     "JobCancelled",
     "JobLost",
+    "NotComputed",
     "OutOfMemory",
     "ResourceError",
     "SchedulerError",
@@ -55,6 +56,30 @@ class UnpicklableCall(CallyardError, PicklingError, TypeError):
         >>> isinstance(executor.submit(print, threading.Lock()).exception(), UnpicklableCall)
         True
     """
+
+
+class NotComputed(CallyardError, SystemExit):
+    """A dry run has no result of this call, which would be computed; also a `SystemExit`, with status 0.
+
+    So a program that asks for such a result, and does not catch this error, ends in silence, after its plan.
+
+    Attributes:
+        call: the number of the call in the plan.
+
+    Examples:
+        >>> with Executor(dry_run=True) as planning:
+        ...     future = planning.submit(pow, 2, 10)
+        ...     isinstance(future.exception(), NotComputed), len(planning.plan().calls)
+        (True, 1)
+    """
+
+    def __init__(self, message: str = "", call: int = 0) -> None:
+        super().__init__(message, call)
+        self.call = call
+        self.code = 0
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class SchedulerError(CallyardError):
@@ -110,7 +135,7 @@ class VersionMismatch(CacheError):
 
 
 for _error in (
-    *(CallyardError, ResourceError, UnpicklableCall, SchedulerError, JobCancelled, JobLost, TimeLimitExceeded),
-    *(OutOfMemory, CacheError, UnsafeCache, VersionMismatch),
+    *(CallyardError, NotComputed, ResourceError, UnpicklableCall, SchedulerError, JobCancelled, JobLost),
+    *(TimeLimitExceeded, OutOfMemory, CacheError, UnsafeCache, VersionMismatch),
 ):
     _error.__module__ = __package__  # where users and pickles find them

@@ -12,7 +12,7 @@ from .future import Future
 from .lazy import DerivedResult
 from .waiting import when_ended
 
-__all__ = ["ItemFuture", "batched", "item", "part_of", "unzip", "whole_of"]
+__all__ = ["ItemFuture", "batched", "item", "part_of", "sources_of", "unzip", "whole_of"]
 
 T = TypeVar("T")
 
@@ -156,6 +156,14 @@ class ItemFuture(Future[Any]):
         self._identity, self.source = self.identity, None
         if not _end_alike(source, self):
             self.finish(_Item(source, *self.key_and_length))
+
+
+def sources_of(future: Future[Any]) -> Sequence[StandardFuture[Any]]:
+    """Return the futures from whose results the result of a derived future will be made, when it is asked for."""
+    packed = future._packed
+    if isinstance(packed, _Item):
+        return (packed.source,)
+    return packed.sources if isinstance(packed, _TupleResult) else ()
 
 
 def whole_of(source: Any) -> tuple[Any, list[tuple[Any, int | None]]]:

@@ -6,7 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import FunctionType
 from typing import Any
@@ -18,10 +18,11 @@ from .bind_arguments import bind
 from .code_places import places_of
 from .decorator import choice
 from .definitions import WalkResult, rooted
-from .digest import PendingFuture, UnkeyableError, blake2b, combine
+from .digest import PendingFuture, UnkeyableError, blake2b, combine, readable
 from .imported_code import CodePlaces, definition_at
 from .metadata_readers import ANY
 from .packages import PYTHON, owner_by_name
+from .sources import Sources, texts
 from .values import LenientValueEncoder, LinkedEncoder, ValueEncoder
 
 ModuleAndName = tuple[str, str]  # module, and name in it
@@ -53,6 +54,11 @@ class FunctionPart:
     ingredients: Mapping[str, bytes]
     unkeyed: Mapping[str, str]
     reads_metadata: int = 0  # see `reflection`
+    sources: Sources = ()  # for people
+
+    def without_sources(self) -> FunctionPart:
+        """Return the same for another process, which makes a key of it."""
+        return replace(self, sources=()) if self.sources else self
 
 
 def function_part(function: Any, code_only: bool = False) -> FunctionPart:
@@ -71,7 +77,10 @@ def function_part(function: Any, code_only: bool = False) -> FunctionPart:
         ingredients = {label: part for root in roots for label, part in root.ingredients.items()}
         pinned = _pinned(encoder, encoder.references, code_only, reads)
         token = _joined(token, roots) if reads else token
-        known[code_only] = FunctionPart(token, pinned, ingredients, dict(encoder.unkeyed), encoder.reads_metadata)
+        codes = {label: code for root in roots for label, code in root.codes.items()}
+        known[code_only] = FunctionPart(
+            token, pinned, ingredients, dict(encoder.unkeyed), encoder.reads_metadata, texts(codes.items())
+        )
     made: FunctionPart = known[code_only]
     return made
 
@@ -126,7 +135,7 @@ def _places_at(module: str, name: str) -> CodePlaces | None:
 class CallKey:
     """The key of a call, and the parts of the key."""
 
-    __slots__ = ("_part", "_parts", "_values", "function", "hex", "names", "plain", "references", "surroundings")
+    __slots__ = ("_part", "_parts", "function", "hex", "names", "plain", "references", "surroundings", "values")
 
     def __init__(
         self,
@@ -142,13 +151,18 @@ class CallKey:
         self.plain = plain  # without definitions in the arguments the token is the same in every process
         self.references = references
         self._part = part
-        self.function, self.names, self._values, self._parts, self.surroundings = function, names, values, parts, around
+        self.function, self.names, self.values, self._parts, self.surroundings = function, names, values, parts, around
         pieces = [_HEAD.encode(), *around_parts(around), *parts]
         self.hex = blake2b(combine(b"", pieces), digest_size=20).hexdigest()
 
     @property
     def function_token(self) -> bytes:
         return self._parts[0]
+
+    @property
+    def sources(self) -> Sources:
+        """The texts of the functions in the key, by the labels of the ingredients."""
+        return self._part.sources
 
     @property
     def arguments_token(self) -> bytes:
@@ -158,19 +172,20 @@ class CallKey:
         """Return the parts of the key by names for people: digests, and for arguments a short description too."""
         found = {"python": PYTHON}
         for label, token in sorted(self._part.ingredients.items()):
-            found[label] = _short(token) + _version(label)
-        for name, value, token in zip(self.names, self._values, self._parts[2::2], strict=True):
-            found[f"argument {name}"] = f"{_short(token)} {_description(value)}"
+            look = readable(token) if label.startswith("global ") else ""
+            found[label] = short_token(token) + (f" {look}" if look else _version(label))
+        for name, value, token in zip(self.names, self.values, self._parts[2::2], strict=True):
+            found[f"argument {name}"] = f"{short_token(token)} {description_of(value)}"
         if len(self._parts) % 2 == 0:
-            found["docstrings and annotations"] = _short(self._parts[-1])
+            found["docstrings and annotations"] = short_token(self._parts[-1])
         around = self.surroundings
         for label, part in (("initializer", around.initializer), ("init_function", around.init_function)):
             if part:
-                found[label] = _short(part)
+                found[label] = short_token(part)
         if around.ranks != 1:
             found["ranks"] = str(around.ranks)
         if around.env:
-            found["env"] = _short(around.env)
+            found["env"] = short_token(around.env)
         return found
 
 
@@ -407,7 +422,8 @@ def has_metadata(token: bytes) -> bool:
     return token.startswith(b"+")
 
 
-def _short(token: bytes) -> str:
+def short_token(token: bytes) -> str:
+    """Return the short digest by which people, and comparisons of keys, tell tokens apart."""
     return blake2b(token, digest_size=6).hexdigest()
 
 
@@ -419,7 +435,7 @@ def _version(label: str) -> str:
     return "" if package is None else f" {package.version}"
 
 
-def _description(value: Any) -> str:
+def description_of(value: Any) -> str:
     """Return a line for people to tell values apart, without running user code."""
     if type(value) in (int, float, complex, bool, str, bytes, type(None)):
         return _beginning(repr(value))

@@ -6,7 +6,7 @@ in its code, so the walk ends in spite of functions that call each other.
 
 from __future__ import annotations
 
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 from ..serialize.importable import by_reference
@@ -28,6 +28,7 @@ class Walk(LenientEncoder):
         self.counts_metadata = with_metadata
         self.watch = ChangeWatch()
         self.ingredients: dict[str, bytes] = {}
+        self.codes: dict[str, CodeType] = {}  # by the labels of ingredients, for their texts
         self.references: dict[tuple[str, str], None] = {}  # module and name of user code imported by a worker
         self.unkeyed: dict[str, str] = {}  # values without tokens: the expression, and the type
         self.unfollowed: dict[str, None] = {}

@@ -26,7 +26,7 @@ class WalkResult:
     """The result of a walk: the token of its root, and the reasons for it."""
 
     __slots__ = (
-        *("differences", "ingredients", "parts", "places", "reads_metadata", "references"),
+        *("codes", "differences", "ingredients", "parts", "places", "reads_metadata", "references"),
         *("token", "unfollowed", "unkeyed", "watch"),
     )
 
@@ -34,6 +34,7 @@ class WalkResult:
         self.token = token
         self.watch = walk.watch
         self.ingredients = walk.ingredients  # label -> token
+        self.codes = walk.codes  # label -> code, for its text
         self.differences = importable.differences  # a later difference may change the code imported by a worker
         self.references = walk.references  # user code imported by a worker, as (module, name)
         self.unkeyed = walk.unkeyed
@@ -141,7 +142,9 @@ def _function(walk: Walk, function: FunctionType, package: Package | None) -> by
     code = function.__code__
     walk.watch.function(function)
     own = code_token(code)
-    walk.note(f"code of {name_of(function)}", own)
+    label = f"code of {name_of(function)}"
+    walk.note(label, own)
+    walk.codes.setdefault(label, code)
     parts = [own, text(b"n", function.__name__), walk.step(".__defaults__", function.__defaults__)]
     parts.append(walk.step(".__kwdefaults__", function.__kwdefaults__))
     for number in value_caches.cell_numbers(function):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..utils.lite_stdlib import Any, Callable, Iterable, Protocol, struct
 
-__all__ = ["ATOMS", "Encoder", "Handler", "blake2b", "combine", "content", "new_hash", "text", "token"]
+__all__ = ["ATOMS", "Encoder", "Handler", "blake2b", "combine", "content", "new_hash", "readable", "text", "token"]
 
 
 try:
@@ -89,6 +89,23 @@ ATOMS: dict[type, Callable[[Any], bytes]] = {
     type(...): lambda _: b"E",
     type(NotImplemented): lambda _: b"I",
 }
+
+
+_SINGLE = {b"N": "None", b"T": "True", b"F": "False"}
+
+
+def readable(token: bytes) -> str:
+    """Return the text of the number, short text or constant in a token, for people; "" for any other token."""
+    kind, inside = token[:1], token[1:]
+    if token in _SINGLE:
+        return _SINGLE[token]
+    if kind == b"i" and inside.lstrip(b"-").isdigit():
+        return inside.decode()
+    if kind == b"f" and len(inside) == 8:
+        return repr(struct.unpack("<d", inside)[0])
+    if kind == b"s" and len(token) <= LONGEST:
+        return repr(inside.decode("utf-8", "replace"))
+    return ""
 
 
 class Encoder(Protocol):

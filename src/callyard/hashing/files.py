@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
 
 from ..serialize import definition_identity
 from ..serialize.importable import sending_far
 from .digest import combine, new_hash
 
-__all__ = ["File", "file_token", "keep_copies"]
+__all__ = [
+    "PIECE",
+    "Copies",
+    "File",
+    "TravellingFile",
+    "content_name",
+    "copies_from",
+    "file_at",
+    "file_token",
+    "name_of_content",
+    "noting_files",
+    "take_copies_from",
+    "usable_name",
+]
 
-_PIECE = 1 << 20  # bytes read at once
-_keep_copy: Callable[[str, bytes], str] | None = None  # of a gateway
+PIECE = 1 << 20  # bytes read at once
 
 
 class File(os.PathLike[str]):
-    """A file of this computer as an argument of a call: what counts is the content, under whatever name.
+    """A file of this computer as an argument or result of a call: what counts is the content, under whatever name.
 
     A path as a text counts by its letters. A `File` counts in the key of a call by its content: with a cache the call
     runs again after a change of the file, and is answered for another file with the same content. The function gets a
     `File`, too, and opens it as any path. On this computer that is the file itself. With `host=SSH(...)` the content
     goes there, once, and the function gets a copy, which nobody may write to.
 
-    The file must not change before the call has ended. A `File` in a result names the file where it was written, and
-    nothing of the content comes along.
+    A function may return a `File` that it has written, also inside lists, dictionaries and objects. With a cache the
+    content is kept there, and the result names the kept file, which has the same name, cannot be written to, and stays
+    as long as the call is in the cache. With `host=SSH(...)` the content comes here, once. Otherwise the result names
+    the file where the function has written it.
+
+    A file must not change before the call that takes it has ended.
 
     Args:
         path: the path of a regular file.
@@ -45,7 +64,7 @@ class File(os.PathLike[str]):
 
     def _name(self, path: str) -> None:
         self._path = path
-        self._seen: tuple[tuple[int, ...], bytes] | None = None  # a state of the file, and the token of its content
+        self._seen: tuple[tuple[int, ...], str] | None = None  # a state of the file, and the name of its content
 
     def __fspath__(self) -> str:
         return self._path
@@ -57,46 +76,125 @@ class File(os.PathLike[str]):
         return f"File({self._path!r})"
 
     def __reduce__(self) -> tuple[Callable[..., File], tuple[object, ...]]:
+        if _travelling.files is not None:
+            travelling = TravellingFile(content_name(self), usable_name(self._path), self._path)
+            _travelling.files.append(travelling)
+            return _arrived, (definition_identity.process_name, self._path, travelling.content)
         if not sending_far():
-            return _named, (self._path,)
+            return file_at, (self._path,)
         from pickle import PickleBuffer  # here, because a job needs none
 
+        name = content_name(self)
         with open(self._path, "rb") as file:
             data = file.read()  # not mapped: a file that becomes shorter meanwhile would end this process
-        return _received, (definition_identity.process_name, self._path, PickleBuffer(data))
+        return _arrived, (definition_identity.process_name, self._path, name, PickleBuffer(data))
 
 
 def file_token(file: File) -> bytes:
     """Return the token of a file's content; an unchanged file is read once for all calls with this `File`."""
+    size, _, digest = content_name(file).partition("-")
+    return combine(b"Z", [size.encode(), bytes.fromhex(digest)])
+
+
+def content_name(file: File) -> str:
+    """Return the name of a file's content: its size and digest; an unchanged file is read once.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
     with open(file, "rb") as opened:
         status = os.fstat(opened.fileno())
         state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
         if file._seen is None or file._seen[0] != state:
             digest, size = new_hash(status.st_size), 0
-            while piece := opened.read(_PIECE):
+            while piece := opened.read(PIECE):
                 digest.update(piece)
                 size += len(piece)
-            file._seen = state, combine(b"Z", [b"%d" % size, digest.digest()])
+            file._seen = state, name_of_content(size, digest)
     return file._seen[1]
 
 
-def keep_copies(keep: Callable[[str, bytes], str]) -> None:
-    """Let `keep(name, content)` store the files that come from another computer, and return their paths."""
-    global _keep_copy
-    _keep_copy = keep
+def name_of_content(size: int, digest: Any) -> str:
+    """Return the name of a content with this size (bytes) and digest; equal contents have equal names."""
+    return f"{size}-{digest.hexdigest()}"
 
 
-def _named(path: str) -> File:
+def usable_name(path: str) -> str:
+    """Return the name for a copy of a file: that of the original, without any directory."""
+    own = os.path.basename(path.replace("\0", ""))
+    return own if own not in ("", ".", "..") else "file"
+
+
+def file_at(path: str) -> File:
     """Return the file at a path, which may be another computer's."""
     file = File.__new__(File)
     file._name(path)
     return file
 
 
-def _received(process: str, path: str, data: bytes | bytearray | memoryview) -> File:
+# -- between computers -------------------------------------------------------------------------------------
+
+
+class TravellingFile(NamedTuple):
+    """A file in a pickle for another computer, to which the content goes beside the pickle."""
+
+    content: str  # its name
+    own: str  # the name of the copy
+    path: str
+
+
+class Copies(Protocol):
+    """The copies of another computer's files."""
+
+    def find(self, name: str, own: str) -> str:
+        """Return the path of the copy of a content under a name."""
+
+    def keep_bytes(self, name: str, own: str, data: Any) -> str:
+        """Keep a content, and return the path of the copy."""
+
+
+class _Travelling(threading.local):
+    files: list[TravellingFile] | None = None  # in a pickle that this thread makes
+    copies: Copies | None = None  # for pickles that this thread opens
+
+
+_travelling = _Travelling()
+_copies: Copies | None = None  # for all pickles that this process opens
+
+
+@contextlib.contextmanager
+def noting_files() -> Iterator[list[TravellingFile]]:
+    """Leave the contents of files out of the pickles that this thread makes inside the block, and note the files."""
+    before, found = _travelling.files, list[TravellingFile]()
+    _travelling.files = found
+    try:
+        yield found
+    finally:
+        _travelling.files = before
+
+
+@contextlib.contextmanager
+def copies_from(copies: Copies) -> Iterator[None]:
+    """Find the files of another computer among these copies, in pickles that this thread opens inside the block."""
+    before, _travelling.copies = _travelling.copies, copies
+    try:
+        yield
+    finally:
+        _travelling.copies = before
+
+
+def take_copies_from(copies: Copies) -> None:
+    """Find the files of another computer among these copies, in all pickles that this process opens."""
+    global _copies
+    _copies = copies
+
+
+def _arrived(process: str, path: str, name: str, data: Any = None) -> File:
     """Return a copy of a file from another computer; in the process that has sent it, the file itself."""
     if process == definition_identity.process_name:
-        return _named(path)
-    if _keep_copy is None:
+        return file_at(path)
+    copies = _travelling.copies or _copies
+    if copies is None:
         raise RuntimeError(f"File({path!r}) was sent to a gateway, and this process is none")
-    return _named(_keep_copy(os.path.basename(path), bytes(data)))
+    own = usable_name(path)
+    return file_at(copies.find(name, own) if data is None else copies.keep_bytes(name, own, data))

@@ -6,13 +6,16 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from ..cache.claims import Claims, UnreadableClaim
 from ..cache.directory import CacheDirectory, is_key
 from ..cache.entry import Entry, open_entry
 from ..cache.format.record_file import DamagedFile, read
-from ..cache.inspect.find import age, entries, keys_by_age, volume
+from ..cache.inspect.find import age, entries, keys_by_age, needed_files, volume
+from ..cache.kept_files import KeptFiles
+from ..cache.lookup import check_files
 from ..errors import CacheError, UnsafeCache, VersionMismatch
 from ..utils.quantities import calls, size
 from .find_batches import unreadable_batches
@@ -73,6 +76,7 @@ def check(directory: CacheDirectory, repair: bool, jobs_are_over: JobsAreOver | 
             problems.append(found)
         elif found is not None:
             whole, total = whole + 1, total + found
+    problems += _unneeded_files(directory, repair)
     return Check(whole, total, [*problems, *_batches(directory, repair, jobs_are_over), *_others(directory)])
 
 
@@ -105,6 +109,7 @@ def _read(directory: CacheDirectory, key: str, path: str) -> int:
         os.close(descriptor)
     if head.key != key:
         raise DamagedFile(f"{path} is damaged: it holds another call, {head.key}")
+    check_files(directory, head)
     return head.size
 
 
@@ -154,6 +159,15 @@ def _left(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
     if repair:
         Claims(directory).sweep()
         directory.sweep()
+
+
+def _unneeded_files(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
+    """Yield the kept files that no entry names, and remove each one with `repair`."""
+    kept = KeptFiles(directory)
+    for content in kept.unneeded(partial(needed_files, directory)):
+        path = f"{kept.path}/{content}"
+        done = "removed" if repair and kept.remove(content) else ""
+        yield Problem("left", path, f"{path} is named by no call that is stored here", done)
 
 
 def _others(directory: CacheDirectory) -> Iterator[Problem]:
@@ -218,7 +232,11 @@ def remove(directory: CacheDirectory, found: Iterable[Entry]) -> list[Entry]:
     """Remove the entries that are idle and still as they were found, and the files left by ended processes."""
     Claims(directory).sweep()
     directory.sweep()
-    return [entry for entry in _idle(directory, found) if _is_there(directory, entry) and directory.remove(entry.key)]
+    gone = [entry for entry in _idle(directory, found) if _is_there(directory, entry) and directory.remove(entry.key)]
+    KeptFiles(directory).remove_unneeded(
+        partial(needed_files, directory), {content for entry in gone for content in entry._head.files}
+    )
+    return gone
 
 
 def _is_there(directory: CacheDirectory, entry: Entry) -> bool:

@@ -23,6 +23,9 @@ THREADS = (
 NESTED = "CALLYARD_NESTED"  # inside a call: the depth of nested calls
 MAX_NESTED = 10  # deeper nesting is a mistake: a module that makes calls while being imported nests without end
 
+DRY_RUN = "CALLYARD_DRY_RUN"  # if set, executors only plan their calls
+_OFF = ("", "0", "no", "false")
+
 _AT_START = ("LD_", "DYLD_", "PYTHON", "MALLOC_", "GLIBC_")
 
 
@@ -30,6 +33,12 @@ def nested(environ: Mapping[str, str]) -> int:
     """Return how many calls the process with this environment is in, one inside the other."""
     number = environ.get(NESTED, "")
     return int(number) if number.isdecimal() else 0
+
+
+def forced_dry_run(environ: Mapping[str, str]) -> str | None:
+    """Return what the variable for dry runs says: "1", or the path of a file for the plans; None if it is off."""
+    said = environ.get(DRY_RUN, "")
+    return None if said.lower() in _OFF else said
 
 
 def at_start(name: str) -> bool:

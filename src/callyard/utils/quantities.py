@@ -1,12 +1,13 @@
-"""Amounts as people write them: "4GB", "90min", "1-12:00:00"."""
+"""Amounts and moments as people write them: "4GB", "90min", "1-12:00:00"."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Mapping
+from datetime import datetime
 
-__all__ = ["FILE_SIZES", "MEMORY", "SECONDS", "calls", "counted", "duration", "measured", "seconds", "size"]
+__all__ = ["FILE_SIZES", "MEMORY", "SECONDS", "calls", "counted", "duration", "measured", "moment", "seconds", "size"]
 
 
 _DAY = 86400
@@ -97,3 +98,10 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def moment(time: datetime) -> str:
+    """Return a moment of the local time zone: its time, and the day unless that is today."""
+    local = time.astimezone()
+    same_day = local.date() == datetime.now(local.tzinfo).date()
+    return local.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S")

@@ -21,7 +21,8 @@ from callyard import SSH, Executor, File, Local, ResourceError, Slurm
 from callyard.backends.batch.call_pickles import LargeContents, pickle_value
 from callyard.backends.gateway import protocol
 from callyard.backends.gateway.contents import ContentFiles, SentContents
-from callyard.backends.gateway.protocol import Message, MessageReader, MessageWriter
+from callyard.backends.gateway.message_streams import BytesSource, LargeMessage, MessageReader, MessageWriter
+from callyard.backends.gateway.protocol import ContentName, Message
 from callyard.transport.frames import GarbledFrame
 
 PATIENCE = 60
@@ -159,11 +160,11 @@ def test_messages_pass_a_pipe_whole() -> None:
     thread.start()
     with io.FileIO(reading, "rb") as stream:
         reader = MessageReader(stream)
-        writer.put(protocol.CALL, 7, {"a": 1}, [buffer, b""])
-        writer.put(protocol.CLOSE)
+        writer.put(protocol.CALL, 6, {"a": 1})
+        writer.put_large(lambda: LargeMessage(protocol.RESULT, 7, {"b": 2}, [BytesSource(buffer), BytesSource(b"")]))
         writer.close()
-        assert reader.read() == Message(protocol.CALL, 7, {"a": 1}, [buffer, bytearray()])
-        assert reader.read() == Message(protocol.CLOSE, 0, None, [])
+        assert reader.read() == Message(protocol.CALL, 6, {"a": 1}, [])
+        assert reader.read() == Message(protocol.RESULT, 7, {"b": 2}, [buffer, bytearray()])
         thread.join()
         os.close(writing)
         assert reader.read() is None
@@ -183,7 +184,7 @@ def test_a_sender_gives_up_a_silent_receiver() -> None:
         asked.append(True)
         return len(asked) < 2
 
-    writer.put(protocol.CONTENT, 0, "x", [bytes(MEGABYTE)])
+    writer.put_large(lambda: LargeMessage(protocol.CONTENT, 0, "x", [BytesSource(bytes(MEGABYTE))]))
     writer.run(still_there)
     assert writer.broken
     os.close(reading)
@@ -196,14 +197,18 @@ def test_contents_are_files(tmp_path: Path) -> None:
     (name,) = sent.add(pickled).contents
     files = ContentFiles(str(tmp_path / "contents"))
     assert files.missing([name, name]) == [name]
-    data = sent.of(name)
-    assert data is not None
-    files.keep(name, bytearray(data))
+    source = sent.of(ContentName(False, name))
+    assert source is not None
+    with files.incoming(name) as incoming:
+        for piece in source.pieces(1000):
+            assert not files.accept(incoming)
+            incoming.write(piece)
+        assert files.accept(incoming)
     assert files.missing([name]) == []
-    assert bytes(files.load(name)) == data
+    assert bytes(files.load(name)) == b"".join(source.pieces(1000))
     (tmp_path / "contents" / name).write_bytes(b"cut short")
     assert files.missing([name]) == [name]
     with pytest.raises(ValueError, match="not the name"):
         files.load("../../etc/passwd")
-    del pickled
-    assert sent.of(name) is None
+    del pickled, source, piece
+    assert sent.of(ContentName(False, name)) is None

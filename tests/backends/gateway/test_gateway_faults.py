@@ -15,13 +15,15 @@ import pytest
 from gate import until
 
 from callyard.backends.batch.call_pickles import LargeContents, pickle_call
-from callyard.backends.gateway import connection, protocol
+from callyard.backends.gateway import connection, message_streams, protocol
 from callyard.backends.gateway.backend import GatewayBackend
 from callyard.backends.gateway.boot import script
 from callyard.backends.gateway.connection import Address, NoConnection
 from callyard.backends.gateway.contents import ContentFiles, SentContents
-from callyard.backends.gateway.protocol import Message, MessageReader, MessageWriter, Opening, SentCall, SentInput
+from callyard.backends.gateway.message_streams import MessageReader, MessageWriter
+from callyard.backends.gateway.protocol import Message, Opening, SentCall, SentInput
 from callyard.backends.gateway.remote import Gateway
+from callyard.backends.gateway.remote_place import GatewayPlace
 from callyard.errors import CallyardError, UnsafeCache
 from callyard.futures import Future
 from callyard.resources import Resources
@@ -51,7 +53,7 @@ class Answers(MessageWriter):
     def __init__(self) -> None:
         self.said: list[tuple[int, int, Any]] = []
 
-    def put(self, kind: int, number: int = 0, content: Any = None, buffers: Any = ()) -> None:
+    def put(self, kind: int, number: int = 0, content: Any = None) -> None:
         self.said.append((kind, number, content))
 
 
@@ -67,9 +69,10 @@ class Submitted:
 
 
 @pytest.fixture
-def gateway(tmp_path: Path) -> Gateway:
+def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gateway:
     gateway = Gateway(str(tmp_path), MessageReader(Silence()), Answers())
-    gateway._contents = ContentFiles(str(tmp_path / "contents"))
+    monkeypatch.chdir(tmp_path)
+    gateway._place = GatewayPlace(str(tmp_path))
     gateway._backend = Submitted()  # type: ignore[assignment]
     return gateway
 
@@ -91,9 +94,9 @@ def test_an_input_is_remembered_while_a_call_waits_for_its_contents(gateway: Gat
     assert kind == protocol.WANT
     gateway._on_message(Message(protocol.FORGET, 1, None, []))
     for name in names:
-        data = sent.of(name)
-        assert data is not None
-        gateway._on_message(Message(protocol.CONTENT, 0, name, [bytearray(data)]))
+        source = sent.of(name)
+        assert source is not None
+        gateway._on_message(Message(protocol.CONTENT, 0, name, [b"".join(source.pieces(1 << 30))]))
     assert [kind for kind, _, _ in gateway._writer.said] == [protocol.WANT]  # type: ignore[attr-defined]
     assert [fn for fn, _ in gateway._backend.calls] == [abs, max]  # type: ignore[union-attr]
     assert list(gateway._futures) == [2]
@@ -123,9 +126,9 @@ def test_a_busy_process_takes_nobody_for_silent(monkeypatch: pytest.MonkeyPatch)
     with FileIO(reading, "rb") as stream:
         reader = MessageReader(stream)
         assert not reader.is_silent()
-        monkeypatch.setattr(protocol, "SILENCE", 0.0)
+        monkeypatch.setattr(message_streams, "SILENCE", 0.0)
         assert reader.is_silent()
-        os.write(writing, b"".join(protocol.pieces(protocol.ALIVE)))
+        os.write(writing, b"".join(message_streams.pieces(protocol.ALIVE)))
         assert not reader.is_silent()
         assert reader.read() is not None
         assert reader.is_silent()
@@ -138,7 +141,7 @@ class Ending:
 
     count = 0
 
-    def __init__(self, address: Address, given_up: Callable[[], bool]) -> None:
+    def __init__(self, address: Address, given_up: Callable[[], bool], sinks: Any) -> None:
         Ending.count += 1
         self.writer = Answers()
 
@@ -187,7 +190,7 @@ def test_what_ssh_leaves_behind_may_keep_its_stream_open(tmp_path: Path, monkeyp
 def test_calls_that_could_not_be_handed_over_at_the_end_are_told() -> None:
     """A script ends by `shutdown(wait=False)` before there is a connection."""
 
-    def refused(address: Address, given_up: Callable[[], bool]) -> Any:
+    def refused(address: Address, given_up: Callable[[], bool], sinks: Any) -> Any:
         gone.result(PATIENCE)
         raise NoConnection("no connection to far: the login was refused", passes=False)
 

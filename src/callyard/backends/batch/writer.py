@@ -84,7 +84,7 @@ class BatchWriter:
             order = RunRequest(
                 directory=self._home.path, inode=self._home.inode(), trust=self._home.trust, key=call.id,
                 name=call.name, afresh=False, failures=False, references=call.references,
-                code_only=self._settings.changes_data, source="", facts={},
+                code_only=self._settings.changes_data, source="", facts={}, keeps_files=False,
             )  # fmt: skip
         if order.directory != self._home.path:  # the same call elsewhere is another one
             call.id = blake2b(f"{call.id} {order.directory}".encode(), digest_size=20).hexdigest()

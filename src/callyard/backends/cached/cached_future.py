@@ -109,8 +109,10 @@ class CachedFuture(Future[Any]):
 
     def _state_word(self) -> str:
         call = self._call
-        where = "" if call is None else call.where or getattr(call.inner, "where", "")  # of a backend elsewhere
-        return f"waiting for {where}" if where else super()._state_word()
+        if call is not None and call.where:
+            return f"waiting for {call.where}"
+        doing = None if call is None else getattr(call.inner, "doing", None)  # of a backend elsewhere
+        return ("" if doing is None else doing()) or super()._state_word()
 
 
 class KeyedResult:

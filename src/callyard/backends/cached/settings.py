@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import lru_cache
-from types import CodeType
 from typing import Any
 
 from ...errors import CacheError
@@ -75,20 +73,3 @@ def _context_of(settings: Settings) -> KeyContext:
             f"calls cannot be cached, because the initializer or its arguments hold a {error.kind}, which has no "
             "meaning that can be hashed; leave out cache=, or teach it with Cache.register(type, function)"
         ) from error
-
-
-def source_of(function: Any) -> str:
-    """Return the text of a function, for people."""
-    code = getattr(function, "__code__", None)
-    return "" if code is None else _text_of(code)
-
-
-@lru_cache(maxsize=256)
-def _text_of(code: CodeType) -> str:
-    from ...hashing.syntax_tree import function_of
-
-    found = function_of(code)
-    if found is None:
-        return ""
-    node, text = found
-    return "".join(text.splitlines(keepends=True)[code.co_firstlineno - 1 : node.end_lineno])

@@ -29,6 +29,7 @@ from ...dependencies.replace_futures import replace_futures
 from ...errors import CacheError, CallyardError
 from ...futures import Future, when_ended
 from ...hashing.call_key import CallKey, FunctionPart, call_key, function_part, identity_of
+from ...hashing.sources import pack, source_of
 from ...jobs.batch import KeyRecipe
 from ...serialize import definition_identity
 from ...serialize.function_registry import resend_by_value
@@ -38,7 +39,7 @@ from ...version import VERSION
 from ..base import Backend
 from .cached_future import Arguments, CachedFuture, CallName, PartialKey
 from .pending import CallId, PendingCall, PendingCalls
-from .settings import CallSettings, source_of
+from .settings import CallSettings
 
 _log = logging.getLogger("callyard")
 
@@ -139,7 +140,8 @@ class SharedCall(PendingCall):
     def partial_key(self) -> PartialKey:
         known = self._call or self._part
         modules = frozenset(reference[0] for reference in known.references) if known is not None else frozenset()
-        recipe = None if self.has_key else KeyRecipe(self._part, self._around)
+        part = None if self._part is None else self._part.without_sources()
+        recipe = None if self.has_key else KeyRecipe(part, self._around)
         return PartialKey(self.identity(), modules, recipe, self.key)
 
     def order(self) -> RunRequest | None:
@@ -165,9 +167,6 @@ class SharedCall(PendingCall):
         call, cache = self._call, self.settings.cache
         part = self._part
         references = part.references if call is None and part is not None else ()
-        facts = {"ingredients": {} if call is None else call.ingredients(), "resources": self.settings.asked}
-        if "error_log_file" in self.settings.asked:
-            facts["log"] = os.path.abspath(self.settings.asked["error_log_file"])
         return RunRequest(
             directory=cache.path,
             inode=self._inode(),
@@ -180,8 +179,18 @@ class SharedCall(PendingCall):
             code_only=self._context.code_only,
             source=source_of(self.fn),
             meant=self._meant(),
-            facts={**facts, "submitted_from": platform.node(), "callyard": VERSION},
+            facts=self._facts(),
         )
+
+    def _facts(self) -> dict[str, Any]:
+        """Return what is stored beside the values, for people."""
+        call, part, asked = self._call, self._part, self.settings.asked
+        facts = {"ingredients": {} if call is None else call.ingredients(), "resources": asked}
+        sources = "" if part is None else pack(part.sources, source_of(self.fn))
+        more = {"sources": sources} if sources else {}
+        if "error_log_file" in asked:
+            more["log"] = os.path.abspath(asked["error_log_file"])
+        return {**facts, **more, "submitted_from": platform.node(), "callyard": VERSION}
 
     def _meant(self) -> KeyInputs | None:
         call = self._call
@@ -333,6 +342,8 @@ class SharedCall(PendingCall):
         # A task, because this may be the I/O thread of the backend, and storing may take long.
         if here and not inner.cancelled():
             self._later(partial(self._store_here, inner))
+        elif note is not None and note.files:  # to be looked at, which may take long
+            self._later(partial(self._end_like, inner, note))
         else:
             self._end_like(inner, note)
 
@@ -363,6 +374,11 @@ class SharedCall(PendingCall):
         stored = note is not None and note.stored
         if stored and self.settings.cache.mode == "refresh":
             self._context.fresh.add(self.id)  # made again now, so it answers further calls
+        # The stored result names the kept files, not those that the function has written.
+        found = self.look_up() if note is not None and note.files else None
+        if found is not None:
+            self._answer(found)
+            return
         self._finish(lambda future: _end_like(self._stored_in(future) if stored else future, inner, token))
 
     def _finish(self, end: Callable[[CachedFuture], object]) -> None:

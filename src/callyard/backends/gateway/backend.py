@@ -17,19 +17,16 @@ import os
 import queue
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ...cache.messages import RunReport
 from ...dependencies.wait import when_done
 from ...errors import CallyardError, WorkerLost
 from ...futures import Future, ends_futures, when_ended
 from ...resources import Resources
-from ...serialize.packed import Packed
-from ...serialize.shared_memory import PrivateBytes
 from ...transport.frames import GarbledFrame
 from ...utils import interpreter_exit
 from ...utils.backoff import Backoff
@@ -40,9 +37,13 @@ from ..cached.cached_future import CachedCall
 from ..live_base import FORKED, unpicklable
 from . import protocol
 from .connection import Address, Connection, NoConnection
+from .contents import FileCopies
 from .gateway_call import GatewayCall, GatewayFuture, SentError
+from .message_streams import Sinks
 from .packed_calls import CallPacker
-from .protocol import Message, Opening, SentResult
+from .private_copies import private_copies
+from .protocol import Message, Opening
+from .received_answers import ReceivedAnswers
 from .told_calls import ToldCalls
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ class GatewayBackend:
         opening: Opening,
         description: str,
         check: Callable[[Resources], object],
-        connect: Callable[[Address, Callable[[], bool]], Connection] = Connection,
+        connect: Callable[[Address, Callable[[], bool], Sinks], Connection] = Connection,
+        copies: Callable[[], FileCopies] = private_copies,
     ) -> None:
         self.detached = detached
         self._address, self._opening = address, opening
@@ -74,7 +76,8 @@ class GatewayBackend:
         contents = LargeContents()
         self._packer = CallPacker(contents)
         self._numbers = count(1)
-        self._told = ToldCalls(opening.run, detached, contents)
+        self._told = ToldCalls(opening.run, detached, contents, address.destination)
+        self._answers = ReceivedAnswers(self._told, address.destination, copies)
         self._unfinished: set[Future[Any]] = set()  # each change is atomic
         self._thread = LazyThread("callyard-gateway")
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -170,7 +173,7 @@ class GatewayBackend:
             )
 
     def _is_over(self) -> bool:
-        if self._leave_until is not None and monotonic() > self._leave_until:
+        if self._leave_until is not None and monotonic() > max(self._leave_until, self._told.moved() + _LEAVING):
             return True
         return self._over or (self._closing and not self._unfinished and not self._leaving)
 
@@ -189,7 +192,7 @@ class GatewayBackend:
             CallyardError: no further attempt is of use.
         """
         try:
-            connection = self._connect(self._address, self._is_over)
+            connection = self._connect(self._address, self._is_over, self._answers.sinks)
         except NoConnection as error:
             if self._is_over():
                 return
@@ -205,6 +208,7 @@ class GatewayBackend:
             _log.warning("callyard: %s on %s: %s", "the gateway", self._address.destination, error)
         finally:
             self._told.disconnect()
+            self._answers.reset()
             connection.close(_LEAVING if self._closing or self._leaving else 0.0)
         if not self._is_over():
             self._lost(connection)
@@ -263,16 +267,8 @@ class GatewayBackend:
     # -- messages --------------------------------------------------------------------------------------
 
     def _on_message(self, message: Message) -> None:
-        kind, number, content, _ = message
-        if kind == protocol.RESULT:
-            self._result(number, content, message.buffers)
-        elif kind == protocol.NEWS:
-            self._news(content)
-        elif kind == protocol.ERROR:
-            self._settle(number, lambda call: call.future.fail(SentError(content)))
-        elif kind == protocol.CANCELLED:
-            self._settle(number, _cancel)
-        elif kind == protocol.WANT:
+        kind, _, content, _, _ = message
+        if kind == protocol.WANT:
             self._told.send_contents(content)
         elif kind == protocol.OPENED:
             self._opened(content)
@@ -282,6 +278,8 @@ class GatewayBackend:
             _warn(content)
         elif kind == protocol.ENDED:
             self._left = self._over = True
+        else:
+            self._answers.take_in(message)
 
     def _opened(self, description: str) -> None:
         self._connected_once = True
@@ -290,37 +288,6 @@ class GatewayBackend:
             if isinstance(future, GatewayFuture):
                 future.where = ""
         _log.info("callyard: connected to %s: %s", self._address.destination, description)
-
-    def _news(self, content: Iterable[tuple[int, bool, str | None, int]]) -> None:
-        for number, running, job_id, attempts in content:
-            call = self._told.get(number)
-            if call is not None:
-                call.future.news(running, job_id, attempts)
-
-    def _settle(self, number: int, end: Callable[[GatewayCall], object]) -> None:
-        call = self._told.take(number)
-        if call is not None:
-            end(call)
-            if call.ticket is None:
-                call.future.call = None
-
-    def _result(self, number: int, result: SentResult, buffers: list[bytearray]) -> None:
-        packed = Packed(result.data, tuple(map(PrivateBytes, buffers)), tuple(result.spans))
-        self._settle(number, lambda call: self._finish(call, result, packed))
-
-    def _finish(self, call: GatewayCall, result: SentResult, packed: Packed) -> None:
-        """End a call with its result, whose place in the cache here may have to be found first."""
-        future, ticket = call.future, call.ticket
-        future.news(True, result.job_id, result.attempts)
-        if ticket is None:
-            future.finish(packed)
-            return
-        ticket.noted(RunReport(result.token))
-        if ticket.partial_key().recipe is None:
-            future.finish(packed)
-            return
-        # The key is made here, too, as the gateway's would say nothing about a code's text that is here alone.
-        when_done(tuple(call.sources), future, partial(ticket.admit, call.arguments, lambda: _finish(future, packed)))
 
     # -- the end ---------------------------------------------------------------------------------------
 
@@ -386,15 +353,6 @@ def _nothing() -> None:
     """Do nothing: a call whose inputs have ended is told to the gateway before."""
 
 
-def _finish(future: GatewayFuture, packed: Packed) -> None:
-    future.finish(packed)
-
-
-def _cancel(call: GatewayCall) -> None:
-    call.future.again()
-    call.future.cancel()
-
-
 def _warn(text: str) -> None:
     """Warn, and log the text; where warnings are errors, only log."""
     try:
@@ -417,7 +375,10 @@ def open_gateway(
     mode = "refresh" if cache is not None and cache.mode == "refresh" else "use"
     failures = cache is not None and cache.failures
     opening = Opening(backend, os.urandom(10).hex(), cache is not None, mode, failures)
-    return GatewayBackend(address, detached, opening, description, check)
+    if cache is None or cache.mode == "read-only":
+        return GatewayBackend(address, detached, opening, description, check)
+    copies = partial(FileCopies, cache._directory)
+    return GatewayBackend(address, detached, opening, description, check, copies=copies)
 
 
 _backends: weakref.WeakSet[GatewayBackend] = weakref.WeakSet()

@@ -15,7 +15,8 @@ from typing import IO, NamedTuple, cast
 
 from ...errors import CallyardError
 from .boot import Hello, check_versions, read_hello, script, ssh_command
-from .protocol import Message, MessageReader, MessageWriter, is_readable
+from .message_streams import MessageReader, MessageWriter, Sinks, in_memory, is_readable
+from .protocol import Message
 from .ssh_words import refusal_of
 
 __all__ = ["Address", "Connection", "NoConnection"]
@@ -50,13 +51,16 @@ class Connection:
     Args:
         address: where it runs.
         given_up: is asked while the gateway begins; if it says yes, the attempt ends.
+        sinks: where the parts of large messages go.
 
     Raises:
         NoConnection: it was not reached.
         VersionMismatch: there is no Python there, or no Callyard, or another version.
     """
 
-    def __init__(self, address: Address, given_up: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self, address: Address, given_up: Callable[[], bool] = lambda: False, sinks: Sinks = in_memory
+    ) -> None:
         self._address, self._given_up = address, given_up
         self._words: deque[bytes] = deque(maxlen=_WORDS)
         self._process = _start(address)
@@ -67,7 +71,7 @@ class Connection:
         except BaseException:
             self.close(0.0)
             raise
-        self.reader = MessageReader(cast("FileIO", self._process.stdout))
+        self.reader = MessageReader(cast("FileIO", self._process.stdout), sinks)
         self.writer = MessageWriter(_pipe(self._process.stdin).fileno())
         self._sender = threading.Thread(
             target=self.writer.run, args=(self._still_there,), name="callyard-gateway-sender", daemon=True
@@ -132,6 +136,7 @@ class Connection:
         try:
             return self.reader.read()
         except OSError:
+            self.reader.close()
             return None
 
     def _still_there(self) -> bool:

@@ -1,6 +1,7 @@
-"""Large contents of calls: told by their digests, sent when asked for, and kept in files on the other computer.
+"""Contents of calls: told by their digests, sent in pieces when asked for, and kept in files on the other computer.
 
-So an array that goes to a hundred calls, or that an earlier executor has sent, crosses the link once.
+There are two kinds, large parts of pickles and files (`callyard.File`). So an array that goes to a hundred calls, or
+that an earlier executor has sent, crosses the link once, and so does a file.
 """
 
 from __future__ import annotations
@@ -8,22 +9,50 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
-import re
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 from weakref import WeakValueDictionary
 
+from ...cache.directory import CacheDirectory
+from ...cache.kept_files import IncomingContent, KeptFiles, is_content, size_of
 from ...cache.permissions import check_directory, resolve
+from ...errors import CacheError
 from ...hashing.digest import content
+from ...hashing.files import TravellingFile
 from ...transport.sent_functions import SentFunctions
 from ..batch.call_pickles import CallPickle, LargeContent
-from .protocol import SentPickle
+from .message_streams import LARGE, MOST, BytesSource, Piece, Source, SourceLost
+from .protocol import ContentName, SentCall, SentFile, SentPickle
 
-__all__ = ["ContentFiles", "FileCopies", "SentContents"]
+__all__ = ["ContentFiles", "ContentSink", "FileCopies", "FileSource", "SentContents", "remove_old"]
 
 _KEPT = 7 * 24 * 3600.0  # s since the last use
 _COPIES_KEPT = 90 * 24 * 3600.0  # s, longer than jobs wait, as they open copies when they run
+
+
+# ------------------------------------------------------------------ to send
+
+
+class FileSource:
+    """The content of a file, read as it is sent."""
+
+    def __init__(self, name: str, path: str) -> None:
+        self._path, self.size = path, size_of(name)
+
+    def pieces(self, most: int) -> Iterator[Piece]:
+        """Yield the bytes; the file may have become another one, which the receiver notices by the digest."""
+        left = self.size
+        try:
+            with open(self._path, "rb", buffering=0) as file:
+                while left and (piece := file.read(min(most, left))):
+                    left -= len(piece)
+                    yield piece
+        except OSError as error:
+            raise SourceLost(f"{self._path!r} cannot be read any more: {error.strerror}") from error
+        if left:
+            raise SourceLost(f"{self._path!r} has become shorter since the call was submitted")
 
 
 class SentContents:
@@ -33,6 +62,8 @@ class SentContents:
         self.functions = SentFunctions()
         self.packages: set[tuple[str, str]] = set()  # those that the gateway has compared
         self._by_name: WeakValueDictionary[str, LargeContent] = WeakValueDictionary()
+        self._paths: dict[str, str] = {}  # of files, by content
+        self._calls: dict[str, list[int]] = {}  # the numbers of those that have a large content
 
     def add(self, pickle: CallPickle) -> SentPickle:
         names = []
@@ -42,14 +73,94 @@ class SentContents:
             self._by_name[names[-1]] = each
         return SentPickle(pickle.data, tuple(names))
 
-    def of(self, name: str) -> bytes | None:
+    def add_files(self, files: Iterable[TravellingFile]) -> list[SentFile]:
+        """Note the files of a call, which must not change before it has ended."""
+        files = list(files)
+        self._paths.update((each.content, each.path) for each in files)
+        return [SentFile(each.content, each.own) for each in files]
+
+    def note(self, number: int, call: SentCall) -> None:
+        """Note the large contents of a call, whose future shows the progress of each."""
+        values = [given.value for given in call.inputs if given.value is not None]
+        names = [name for pickle in (*call.pickles, *values) for name in pickle.contents]
+        for name in (*names, *(each.content for each in call.files)):
+            if size_of(name) >= LARGE:
+                self._calls.setdefault(name, []).append(number)
+
+    def calls_with(self, wanted: ContentName) -> list[int]:
+        """Return the numbers of the calls with a large content."""
+        return self._calls.get(wanted.name, [])
+
+    def of(self, wanted: ContentName) -> Source | None:
         """Return a content; None if no call has it any more."""
-        found = self._by_name.get(name)
-        return None if found is None else found.data
+        if wanted.is_file:
+            path = self._paths.get(wanted.name)
+            return None if path is None else FileSource(wanted.name, path)
+        found = self._by_name.get(wanted.name)
+        return None if found is None else BytesSource(found.data)
+
+
+# ------------------------------------------------------------------ to receive
+
+
+class ContentSink:
+    """A content as it comes. A disk without room is a problem of this content, and not of the connection."""
+
+    def __init__(
+        self, open_content: Callable[[], IncomingContent], came: Callable[[int], object] = id, data: Any = None
+    ) -> None:
+        """Open a content for what comes; or for `data`, which has come already."""
+        self.problem = ""
+        self.incoming: IncomingContent | None = None
+        self._came, self._memory = came, memoryview(bytearray(MOST) if data is None else data)
+        try:
+            self.incoming = open_content()
+        except (OSError, CacheError) as error:
+            self._failed(error)
+        if data is not None:
+            self.took(len(data))
+
+    def room(self, size: int) -> memoryview:
+        return self._memory[:size]
+
+    def took(self, size: int) -> None:
+        self._came(size)
+        if self.incoming is not None:
+            try:
+                self.incoming.write(self._memory[:size])
+            except OSError as error:
+                self._failed(error)
+
+    def _failed(self, error: OSError | CacheError) -> None:
+        self.problem = _not_stored(error)
+        self.close()
+
+    def result(self) -> ContentSink:
+        return self
+
+    def close(self) -> None:
+        if self.incoming is not None:
+            self.incoming.close()
+            self.incoming = None
+
+    def accepted(self, accept: Callable[[IncomingContent], bool]) -> str:
+        """Let the content appear, if it is the one that was asked for; return what went wrong."""
+        incoming, self.incoming = self.incoming, None
+        if incoming is None:
+            return self.problem or "it did not come"
+        with incoming:
+            try:
+                return "" if accept(incoming) else "it was changed since the call was submitted"
+            except (OSError, CacheError) as error:
+                return _not_stored(error)
+
+
+def _not_stored(error: OSError | CacheError) -> str:
+    return f"it cannot be stored: {error.strerror if isinstance(error, OSError) else error}"
 
 
 class ContentFiles:
-    """The contents on the side of the gateway, a file for each. Some are pickles, so no one else may write there.
+    """Large parts of pickles on the side of the gateway, a file for each. No one else may write there.
 
     Raises:
         UnsafeCache: others could write there.
@@ -57,16 +168,26 @@ class ContentFiles:
     """
 
     def __init__(self, directory: str) -> None:
-        self._directory = _private(directory)
-        _remove_old(self._directory, _KEPT)
+        self._directory = resolve(directory, None, make=True)
+        check_directory(self._directory, os.lstat(self._directory), None)
+        remove_old(self._directory, _KEPT)
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Return the names of those that are not there."""
         return [name for name in dict.fromkeys(names) if not self._is_there(name)]
 
-    def keep(self, name: str, data: bytearray) -> None:
-        """Store a content; the file appears whole."""
-        _write(self._path(name), data, 0o600)
+    def incoming(self, name: str) -> IncomingContent:
+        """Return a content to be written."""
+        path = self._path(name)
+        beside = f"{path}.{os.getpid()}"
+        return IncomingContent(name, os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), beside)
+
+    def accept(self, incoming: IncomingContent) -> bool:
+        """Let a content appear; return False if other bytes were written."""
+        if incoming.is_whole():
+            os.rename(incoming.temporary, self._path(incoming.content))
+            return True
+        return False
 
     def load(self, name: str) -> memoryview:
         """Return a content as memory that may be written to, without effect on the file."""
@@ -79,56 +200,66 @@ class ContentFiles:
 
     def _is_there(self, name: str) -> bool:
         try:
-            # Of a file that a full disk has cut short, or another program, the length is another one.
-            return os.stat(self._path(name)).st_size == int(name.partition("-")[0])
+            # Of a file that another program has cut short the length is another one.
+            return os.stat(self._path(name)).st_size == size_of(name)
         except FileNotFoundError:
             return False
 
     def _path(self, name: str) -> str:
-        if not re.fullmatch(r"\d+-[0-9a-f]+", name):
+        if not is_content(name):
             raise ValueError(f"{name!r} is not the name of a content")
         return os.path.join(self._directory, name)
 
 
 class FileCopies:
-    """The copies of the driver's files (`callyard.File`) on the side of the gateway: one for each content and name."""
+    """Files of the other side (`callyard.File`), kept on this one: one for each content and name."""
 
-    def __init__(self, directory: str) -> None:
-        self._directory = _private(directory)
-        _remove_old(self._directory, _COPIES_KEPT)
+    def __init__(self, directory: CacheDirectory) -> None:
+        self._own = KeptFiles(directory)
+        self._all = [self._own]
 
-    def keep(self, name: str, data: bytes) -> str:
-        """Return the path of a copy, which has the name of the file and cannot be written to."""
-        place = os.path.join(self._directory, f"{len(data)}-{content(b'', memoryview(data)).hex()}")
-        os.makedirs(place, mode=0o700, exist_ok=True)
-        path = os.path.join(place, name)
-        if not (os.path.isfile(path) and os.stat(path).st_size == len(data)):
-            _write(path, data, 0o400)
-        os.utime(place)
-        return path
+    def look_into(self, cache: CacheDirectory) -> None:
+        """Look into a cache, too, in whose results a file may be."""
+        self._all.append(KeptFiles(cache))
+
+    def remove_old(self) -> None:
+        """Remove those that no call has used for long."""
+        with contextlib.suppress(FileNotFoundError):
+            remove_old(self._own.path, _COPIES_KEPT)
+
+    def missing(self, files: Iterable[SentFile]) -> list[SentFile]:
+        """Return those that are not there."""
+        return [each for each in dict.fromkeys(files) if self._place(each.content, each.own) is None]
+
+    def _place(self, name: str, own: str) -> str | None:
+        return next(filter(None, (kept.place(name, own) for kept in self._all)), None)
+
+    def find(self, name: str, own: str) -> str:
+        """Return the path of a copy, which cannot be written to.
+
+        Raises:
+            CacheError: it is not there any more.
+        """
+        return self._place(name, own) or self._own.find(name, own)
+
+    def incoming(self, name: str) -> IncomingContent:
+        """Return a content to be written."""
+        return self._own.incoming(name)
+
+    def accept(self, own: str, incoming: IncomingContent) -> bool:
+        """Let a copy appear; return False if other bytes were written."""
+        return self._own.accept(incoming, own)
+
+    def keep_bytes(self, name: str, own: str, data: Any) -> str:
+        """Keep the content of a small file, and return the path of the copy."""
+        with self._own.incoming(name) as incoming:
+            incoming.write(data)
+            self._own.accept(incoming, own)
+        return self.find(name, own)
 
 
-def _private(directory: str) -> str:
-    """Return the real path of a directory that no one else can write to, made if it is not there."""
-    found = resolve(directory, None, make=True)
-    check_directory(found, os.lstat(found), None)
-    return found
-
-
-def _write(path: str, data: bytes | bytearray, mode: int) -> None:
-    beside = f"{path}.{os.getpid()}"
-    try:
-        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with open(descriptor, "wb") as file:
-            file.write(data)
-        os.rename(beside, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.unlink(beside)
-        raise
-
-
-def _remove_old(directory: str, age: float) -> None:
+def remove_old(directory: str, age: float) -> None:
+    """Remove what has not been used for so long (s)."""
     for entry in os.scandir(directory):
         with contextlib.suppress(OSError):  # another gateway removes it
             if entry.stat().st_mtime < time.time() - age:

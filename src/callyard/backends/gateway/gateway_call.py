@@ -13,6 +13,7 @@ from ...serialize.packed import load_with_inputs
 from ..batch.call_pickles import CallPickle, packed_call
 from ..cached.cached_future import Arguments, CachedCall, CachedFuture, KeyedResult
 from .packed_calls import PackedCallParts
+from .transfers import Transfer
 
 __all__ = ["GatewayCall", "GatewayFuture", "InputLink", "SentError"]
 
@@ -20,13 +21,14 @@ __all__ = ["GatewayCall", "GatewayFuture", "InputLink", "SentError"]
 class GatewayFuture(Future[Any]):
     """The result of a call on another computer."""
 
-    __slots__ = ("_job_id", "attempts", "call", "where")
+    __slots__ = ("_job_id", "attempts", "call", "transfer", "where")
 
     def __init__(self, name: str, on_cancel: Callable[[], object]) -> None:
         super().__init__(name, on_cancel)
         self.call: GatewayCall | None = None  # until the end is known to all
         self.attempts = 1
         self.where = ""  # for people: what the call waits for, while there is no connection
+        self.transfer: Transfer | None = None  # for people: what of the call is on its way
         self._job_id: str | None = None
 
     @property
@@ -46,8 +48,14 @@ class GatewayFuture(Future[Any]):
         call = self.call
         return ((), {}) if call is None else call.arguments()
 
+    def doing(self) -> str:
+        """Return what holds the call up on its way, in words; "" if nothing does."""
+        if self.where:
+            return f"waiting for {self.where}"
+        return "" if self.transfer is None else self.transfer.text()
+
     def _state_word(self) -> str:
-        return f"waiting for {self.where}" if self.where and not self.done() else super()._state_word()
+        return ("" if self.done() else self.doing()) or super()._state_word()
 
 
 # The call behind an input, and the way to a part of its result; None for a future from elsewhere.
@@ -57,7 +65,7 @@ InputLink = tuple["GatewayCall | None", Sequence[tuple[Any, int | None]]]
 class GatewayCall:
     """A call that has not ended. Its data stay, as another gateway may have to be told."""
 
-    __slots__ = ("future", "kept", "links", "number", "packed", "resources", "sources", "ticket")
+    __slots__ = ("files", "future", "kept", "links", "number", "packed", "resources", "sources", "ticket")
 
     def __init__(
         self,
@@ -72,6 +80,7 @@ class GatewayCall:
         self.packed, self.sources = packed, sources
         self.links = list(map(_link_of, sources))  # now, as the future of a cached call that ends forgets its call
         self.kept: list[CallPickle] = []  # pickles of inputs
+        self.files = list(packed.files)  # among the arguments, and later among inputs
 
     def arguments(self) -> Arguments:
         """Return the arguments, once all futures among them are done."""

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ...hashing.files import TravellingFile, noting_files
 from ...serialize.function_registry import FunctionDefinition, FunctionRegistry
 from ...serialize.importable import for_another_computer
 from ...utils.locks import new_lock, under
@@ -28,6 +29,7 @@ class PackedCallParts(NamedTuple):
     function: PackedFunction | None
     data: Sequence[CallPickle]
     packages: Mapping[str, str]  # names and versions of those that the call uses
+    files: Sequence[TravellingFile]  # among the arguments
 
 
 class CallPacker:
@@ -46,14 +48,15 @@ class CallPacker:
         """Pack a call in its present state, and append the futures among the arguments to `sources`."""
         definition = under(self._lock, self._define, fn)
         used = UsedPackages()
-        with for_another_computer(used):
+        with for_another_computer(used), noting_files() as files:
             if definition is not None:
                 data = pickle_arguments((args, dict(kwargs)), sources, self._contents, definition)
                 if data is not None:
                     pickled, packages = self._known[definition]
-                    return PackedCallParts(PackedFunction(definition, pickled), (data,), {**packages, **used.found})
+                    function = PackedFunction(definition, pickled)
+                    return PackedCallParts(function, (data,), {**packages, **used.found}, files)
             whole = pickle_call((fn, args, dict(kwargs)), sources, self._contents)
-        return PackedCallParts(None, whole, used.found)
+        return PackedCallParts(None, whole, used.found, files)
 
     def _define(self, fn: Callable[..., Any]) -> FunctionDefinition | None:
         """Return the present version of a function; None for one that travels with the arguments."""

@@ -12,53 +12,39 @@ from __future__ import annotations
 
 import os
 import pickle
-import shutil
 import signal
 import socket
 import sys
 import threading
 import time
 import warnings
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from io import BufferedReader, FileIO
 from typing import Any
 
-from ...errors import CallyardError, RemoteTraceback
+from ...cache.kept_files import IncomingContent
+from ...errors import CallyardError
 from ...futures import Future, item, when_ended
-from ...hashing.files import keep_copies
-from ...result_cache import Cache
-from ...serialize.dump import Dump
+from ...hashing.files import take_copies_from
 from ...serialize.namespace_replica import LoadedFunction
-from ...serialize.packed import Packed, PackedCall, load_with_inputs
+from ...serialize.packed import PackedCall, load_with_inputs
 from ...transport.frames import GarbledFrame
-from ...worker.exceptions import dump_error, traceback_text, unreadable_call
-from ..base import Backend, Settings
+from ...worker.exceptions import unreadable_call
+from ..base import Backend
 from ..cached.backend import CachedBackend
-from ..registry import open_backend
-from ..run_directories import remove_if_over
 from . import protocol
-from .contents import ContentFiles, FileCopies
-from .protocol import (
-    Message,
-    MessageReader,
-    MessageWriter,
-    Opening,
-    SentCall,
-    SentInput,
-    SentPickle,
-    SentResult,
-    pieces,
-)
+from .contents import ContentSink
+from .message_streams import Announced, LargeMessage, MessageReader, MessageWriter, Sink, in_memory
+from .protocol import ContentName, Message, Opening, SentCall, SentInput, SentPickle
+from .remote_answers import Answers, dumped
+from .remote_place import GatewayPlace
 from .used_packages import compare
+from .waiting_calls import WaitingCalls
 
 __all__ = ["Gateway", "main"]
 
-_PLACE = ".callyard"  # below the directory that the user has named
 _SOON, _LATE = 0.05, 1.0  # s between two looks for news
-_LARGE = 1 << 16  # bytes of a buffer that is sent beside the pickle
-_KEPT = 7 * 24 * 3600.0  # s for which the directories of calls without a cache stay after their last change
 
 
 class _Function:
@@ -73,19 +59,20 @@ class Gateway:
     """One conversation with a driver."""
 
     def __init__(self, directory: str, reader: MessageReader, writer: MessageWriter) -> None:
-        self._directory, self._place = directory, os.path.join(directory, _PLACE)
+        self._directory = directory
         self._reader, self._writer = reader, writer
+        reader.sinks = self._sinks
+        self._answers = Answers(writer)
         self._backend: Backend | None = None
-        self._run_directory = ""  # of calls without a cache
-        self._contents: ContentFiles  # from the opening on
-        self._wanted: set[str] = set()  # contents that were asked for
+        self._place: GatewayPlace  # from the opening on
+        self._wanted: set[ContentName] = set()  # contents that were asked for
         self._functions: dict[int, _Function] = {}  # until the driver forgets them
-        self._waiting: deque[tuple[int, SentCall]] = deque()  # in their order, until all contents are there
+        self._waiting = WaitingCalls()
         self._futures: dict[int, Future[Any]] = {}  # until the driver forgets them
         self._forgotten: set[int] = set()  # what it will name no more, though calls that wait here may have named it
         self._forgotten_functions: set[int] = set()  # likewise
         self._told: dict[int, tuple[bool, str | None, int]] = {}  # of calls that have not ended, what was said last
-        self._over = self._ended = False
+        self._over = self._left = self._ended = False
 
     def run(self) -> bool:
         """Serve until the end of the conversation; return True if the driver has ended it."""
@@ -113,7 +100,7 @@ class Gateway:
     # -- messages --------------------------------------------------------------------------------------
 
     def _on_message(self, message: Message) -> None:
-        kind, number, content, buffers = message
+        kind, number, content, buffers, problem = message
         backend = self._backend
         if kind == protocol.OPEN:
             self._open(content)
@@ -124,11 +111,14 @@ class Gateway:
         elif kind == protocol.CALL:
             self._take_in(number, content)
         elif kind == protocol.CONTENT:
-            self._keep(content, buffers)
+            self._keep(content, buffers, problem)
+        elif kind == protocol.WANT:
+            self._send_files(content)
         elif kind == protocol.CANCEL:
             self._cancel(number)
         elif kind == protocol.FORGET:
             self._forgotten.add(number)
+            self._answers.forget(number)
             self._forget()
         elif kind == protocol.FORGET_FUNCTIONS:
             self._forgotten_functions.update(content)
@@ -141,112 +131,104 @@ class Gateway:
             self._cancel_waiting()
             backend.kill(number)
         elif kind == protocol.LEAVE:
-            self._over = True
-            self._writer.put(protocol.ENDED)
+            self._left = True
+            self._end_if_left()
         elif kind == protocol.CLOSE:
             # In another thread, as a call that was cancelled too late may still run, and messages are signs of life.
             threading.Thread(target=self._close, args=(backend,), name="gateway-end", daemon=True).start()
+
+    def _end_if_left(self) -> None:
+        """Say the last word to a driver that ends, once all its calls have been submitted."""
+        if self._left and not self._waiting:
+            self._over = True
+            self._writer.put(protocol.ENDED)
 
     def _close(self, backend: Backend) -> None:
         try:
             backend.close(True)
         finally:  # the driver waits for this word
-            if self._run_directory:
-                shutil.rmtree(self._run_directory, ignore_errors=True)
+            self._place.close()
             self._over = True
             self._writer.put(protocol.ENDED)
 
     def _open(self, opening: Opening) -> None:
         try:
-            self._make_place()
+            self._place = GatewayPlace(self._directory)
+            take_copies_from(self._place.copies)
             factory, settings = pickle.loads(opening.backend)
-            self._backend = self._opened(factory, settings, opening)
+            self._backend = self._place.open(factory, settings, opening)
         except Exception as error:
-            self._writer.put(protocol.REFUSED, 0, _dumped(error))
+            self._writer.put(protocol.REFUSED, 0, dumped(error))
             return
         self._writer.put(protocol.OPENED, 0, self._backend.description)
-
-    def _make_place(self) -> None:
-        """Make the directories, for this user alone, and enter the one in which calls begin.
-
-        Raises:
-            CallyardError: they cannot be used, or others could write there.
-        """
-        try:
-            os.makedirs(self._directory, mode=0o700, exist_ok=True)
-            os.chdir(self._directory)
-            self._contents = ContentFiles(os.path.join(self._place, "contents"))
-            keep_copies(FileCopies(os.path.join(self._place, "files")).keep)
-        except OSError as error:
-            raise CallyardError(
-                f"calls on {socket.gethostname()} cannot begin in {self._directory}: {error}; name a directory of "
-                "yours there, as SSH(directory=...)"
-            ) from None
-
-    def _opened(self, factory: Any, settings: Settings, opening: Opening) -> Backend:
-        self._remove_old_runs()
-        if opening.remembers:
-            path = os.path.join(self._place, "cache")
-            return open_backend(factory, settings, Cache(path, mode=opening.mode, failures=opening.failures))  # type: ignore[arg-type]
-        if not factory.detached:
-            return open_backend(factory, settings)
-        self._run_directory = os.path.join(self._place, "runs", opening.run)
-        return open_backend(factory, settings, Cache(self._run_directory))
-
-    def _remove_old_runs(self) -> None:
-        """Remove what executors without a cache have left that did not end in order."""
-        runs = os.path.join(self._place, "runs")
-        os.makedirs(runs, mode=0o700, exist_ok=True)
-        for entry in os.scandir(runs):
-            try:
-                if entry.stat().st_mtime < time.time() - _KEPT:
-                    remove_if_over(Cache(entry.path)._directory)
-            except (OSError, CallyardError):  # another gateway removes it
-                continue
 
     # -- calls -----------------------------------------------------------------------------------------
 
     def _take_in(self, number: int, call: SentCall) -> None:
-        wanted = [name for name in self._contents.missing(self._contents_of(call)) if name not in self._wanted]
-        if wanted:
-            self._wanted.update(wanted)
-            self._writer.put(protocol.WANT, 0, wanted)
-        self._waiting.append((number, call))
-        self._submit_waiting()
+        """Submit a call, or let it wait for contents, and ask for those that are not on their way yet."""
+        absent = self._absent(call)
+        asked = [name for name in absent if name not in self._wanted]
+        if asked:
+            self._wanted.update(asked)
+            self._writer.put(protocol.WANT, 0, asked)
+        if not self._waiting.add(number, call, absent):
+            self._submitted(number, call)
 
-    def _keep(self, name: str, buffers: list[bytearray]) -> None:
-        """Store a content; without a buffer the call that had it is gone, and perhaps another one has it by now."""
-        self._wanted.discard(name)
-        if not buffers:
-            if any(name in self._contents_of(call) for _, call in self._waiting):
-                self._wanted.add(name)
-                self._writer.put(protocol.WANT, 0, [name])
+    def _absent(self, call: SentCall) -> list[ContentName]:
+        place = self._place
+        files = [ContentName(True, each.content, each.own) for each in place.copies.missing(call.files)]
+        return [*(ContentName(False, name) for name in place.contents.missing(self._contents_of(call))), *files]
+
+    def _sinks(self, message: Announced) -> Sequence[Sink]:
+        if message.kind != protocol.CONTENT:
+            return in_memory(message)
+        return [ContentSink(partial(self._incoming, message.content))]
+
+    def _incoming(self, wanted: ContentName) -> IncomingContent:
+        place = self._place
+        return place.copies.incoming(wanted.name) if wanted.is_file else place.contents.incoming(wanted.name)
+
+    def _keep(self, wanted: ContentName, buffers: list[Any], problem: str) -> None:
+        """Store a content that has come, and submit the calls that have waited for it alone."""
+        self._wanted.discard(wanted)
+        if not buffers:  # the call that had it is gone, and perhaps another one has it by now
+            if self._waiting.that_need(wanted):
+                self._wanted.add(wanted)
+                self._writer.put(protocol.WANT, 0, [wanted])
             return
-        try:
-            self._contents.keep(name, buffers[0])
-        except OSError as error:
-            why = CallyardError(f"a large argument cannot be stored in {self._place}: {error.strerror}")
-            for number, call in list(self._waiting):
-                if name in self._contents_of(call):
-                    self._waiting.remove((number, call))
-                    self._writer.put(protocol.ERROR, number, _dumped(why))
-        self._submit_waiting()
-
-    def _submit_waiting(self) -> None:
-        """Submit the calls whose contents are there, in their order, as a later one may depend on one before."""
-        while self._waiting and not self._contents.missing(self._contents_of(self._waiting[0][1])):
-            number, call = self._waiting.popleft()
-            try:
-                for text in compare(call.name, call.packages, socket.gethostname(), sys.executable):
-                    self.warn(text)
-                future = self._submit(call)
-            except Exception as error:
-                self._writer.put(protocol.ERROR, number, _dumped(error))
-                continue
-            self._futures[number] = future
-            self._told[number] = (False, None, 1)
-            when_ended(future, partial(self._call_ended, number))
+        (came,) = buffers
+        if not isinstance(came, ContentSink):  # a small one
+            came = ContentSink(partial(self._incoming, wanted), data=came)
+        place = self._place
+        accept = partial(place.copies.accept, wanted.own) if wanted.is_file else place.contents.accept
+        problem = problem or came.accepted(accept)
+        if problem:
+            self._lack(wanted, problem)
+        for number, call in self._waiting.arrived(wanted):
+            self._submitted(number, call)
         self._forget()
+        self._end_if_left()
+
+    def _lack(self, wanted: ContentName, problem: str) -> None:
+        """Fail the calls with a content that cannot come."""
+        what = f"the file {wanted.own!r}" if wanted.is_file else "a large argument"
+        error = CallyardError(f"{what} cannot be used in {self._place.path} on {socket.gethostname()}: {problem}")
+        for number in self._waiting.that_need(wanted):
+            self._writer.put(protocol.ERROR, number, dumped(error))
+            for freed in self._waiting.drop(number):
+                self._submitted(*freed)
+
+    def _submitted(self, number: int, call: SentCall) -> None:
+        try:
+            for text in compare(call.name, call.packages, socket.gethostname(), sys.executable):
+                self.warn(text)
+            future = self._submit(call)
+        except Exception as error:
+            self._writer.put(protocol.ERROR, number, dumped(error))
+            return
+        self._futures[number] = future
+        self._told[number] = (False, None, 1)
+        when_ended(future, partial(self._call_ended, number))
 
     def _forget(self) -> None:
         """Forget what the driver names no more, once no call waits that has named it before."""
@@ -289,7 +271,7 @@ class Gateway:
         return [name for pickled in pickles for name in pickled.contents]
 
     def _loaded(self, pickled: SentPickle) -> tuple[bytes, list[Any]]:
-        return pickled.data, list(map(self._contents.load, pickled.contents))
+        return pickled.data, list(map(self._place.contents.load, pickled.contents))
 
     def _input(self, given: SentInput) -> Any:
         """Return a value, or the future of another call or of a part of its result."""
@@ -303,23 +285,31 @@ class Gateway:
         return future
 
     def _cancel(self, number: int) -> None:
-        for waiting in list(self._waiting):
-            if waiting[0] == number:
-                self._waiting.remove(waiting)
+        for freed in self._waiting.drop(number):
+            self._submitted(*freed)
         future = self._futures.pop(number, None)
         if future is not None:
             self._told.pop(number, None)
             future.cancel()
 
     def _cancel_waiting(self) -> None:
-        while self._waiting:
-            self._writer.put(protocol.CANCELLED, self._waiting.popleft()[0])
+        for number in self._waiting.clear():
+            self._writer.put(protocol.CANCELLED, number)
 
     # -- answers ---------------------------------------------------------------------------------------
 
+    def _send_files(self, names: Iterable[ContentName]) -> None:
+        """Send the contents of files that results name, or that there are none."""
+        for name in names:
+            source = self._answers.source(name)
+            if source is None:
+                self._writer.put(protocol.CONTENT, 0, name)
+            else:
+                self._writer.put_large(partial(LargeMessage, protocol.CONTENT, 0, name, [source]))
+
     def _call_ended(self, number: int, future: Future[Any]) -> None:
         if self._told.pop(number, None) is not None:
-            self._writer.put_later(partial(_answer, number, future))
+            self._answers.tell(number, future)
 
     def _watch(self) -> None:
         """Send news of calls; end this process if the driver is silent for too long, as its link may be cut."""
@@ -353,64 +343,6 @@ def item_of(future: Future[Any], key: int, length: int) -> Future[Any]:
     from ...futures import unzip
 
     return unzip(future, length)[key]
-
-
-def _answer(number: int, future: Future[Any]) -> Iterator[Any]:
-    """Return the message about the end of a call, in the sending thread: a result may have to be opened."""
-    if future.cancelled():
-        return pieces(protocol.CANCELLED, number)
-    try:
-        future.take()
-        if not future.failed():
-            return _result(number, future)
-        future.asked()  # by the other side
-        packed = future.packed_failure()
-        error = packed.load() if packed is not None else future.exception()
-        assert error is not None, "the call has failed"
-    except Exception as failure:  # what cannot be opened, or packed again
-        error = failure
-    return pieces(protocol.ERROR, number, _dumped(error))
-
-
-def _result(number: int, future: Future[Any]) -> Iterator[Any]:
-    packed = future._packed
-    if isinstance(packed, Packed):
-        data, spans = packed.data, packed.spans
-        memories = [memory.read() for memory in packed.memories]
-    else:
-        data, memories = _pickled(future.result() if packed is None else packed.load())
-        spans = tuple((place, 0, memory.nbytes) for place, memory in enumerate(memories))
-    token = getattr(future, "_token", None)
-    return pieces(protocol.RESULT, number, SentResult(data, spans, token, future.job_id, future.attempts), memories)
-
-
-def _pickled(value: Any) -> tuple[bytes | None, list[memoryview]]:
-    """Pickle a result, and return the large buffers beside; None for a large pickle, which is the first of these."""
-    buffers: list[pickle.PickleBuffer] = []
-    dump = Dump(value, buffer_callback=_keep_large(buffers), to_driver=True, again=buffers.clear)
-    memories = [buffer.raw() for buffer in buffers]
-    if len(dump.data) < _LARGE:
-        return dump.data, memories
-    return None, [memoryview(dump.data), *memories]
-
-
-def _keep_large(buffers: list[Any]) -> Callable[[pickle.PickleBuffer], bool]:
-    def callback(buffer: pickle.PickleBuffer) -> bool:
-        try:
-            large = buffer.raw().nbytes >= _LARGE
-        except BufferError:  # not contiguous: pickle copies the bytes
-            return True
-        if large:
-            buffers.append(buffer)
-        return not large
-
-    return callback
-
-
-def _dumped(error: BaseException) -> bytes:
-    """Pickle an exception with the text of its traceback."""
-    cause = error.__cause__
-    return dump_error(error, str(cause) if isinstance(cause, RemoteTraceback) else traceback_text(error))
 
 
 def main(directory: str) -> None:

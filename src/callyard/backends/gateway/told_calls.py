@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from ...errors import UnpicklableCall
 from ...futures import Future
+from ...hashing.files import noting_files
 from ...jobs.batch import KeyRecipe
 from ...serialize.importable import for_another_computer
 from ...utils.locks import new_lock, under
@@ -17,8 +18,10 @@ from ..cached.cached_future import CallName, KeyedResult
 from . import protocol
 from .contents import SentContents
 from .gateway_call import GatewayCall, InputLink
+from .message_streams import LARGE, BytesSource, LargeMessage, MessageWriter, Source, pieces
 from .packed_calls import PackedFunction
-from .protocol import MessageWriter, Opening, SentCall, SentInput, pieces
+from .protocol import ContentName, Opening, SentCall, SentInput
+from .transfers import Transfer
 from .used_packages import UsedPackages
 
 __all__ = ["ToldCalls"]
@@ -31,8 +34,9 @@ class ToldCalls:
         keeps_ended: True once this process ends: calls are told then, too, whose futures have been cancelled.
     """
 
-    def __init__(self, run: str, detached: bool, contents: LargeContents) -> None:
-        self._run, self._detached, self._contents = run, detached, contents
+    def __init__(self, run: str, detached: bool, contents: LargeContents, destination: str) -> None:
+        self._run, self._detached, self._contents, self._destination = run, detached, contents, destination
+        self._transfer: Transfer | None = None
         self._lock = new_lock()  # reentrant: a finalizer may submit while this thread holds it
         self._calls: dict[int, GatewayCall] = {}
         self._writer: MessageWriter | None = None  # of this connection, as is the next
@@ -91,12 +95,38 @@ class ToldCalls:
     def _kill(self, signum: int) -> set[Future[Any]]:
         return {call.future for call in self._calls.values()} if self.say(protocol.KILL, signum) else set()
 
-    def send_contents(self, names: Iterable[str]) -> None:
+    def want(self, names: Sequence[ContentName]) -> None:
+        """Ask for the contents of files that results name."""
+        writer = self._writer
+        if writer is not None:
+            writer.put(protocol.WANT, 0, names)
+
+    def send_contents(self, names: Iterable[ContentName]) -> None:
         """Send contents, or that no call has them any more."""
         writer = self._writer
-        for name in names if writer is not None else ():
-            data = self._sent.of(name)
-            writer.put(protocol.CONTENT, 0, name, [] if data is None else [data])  # type: ignore[union-attr]
+        if writer is None:
+            return
+        for name in names:
+            source = self._sent.of(name)
+            if source is None:
+                writer.put(protocol.CONTENT, 0, name)
+            elif source.size < LARGE and isinstance(source, BytesSource):  # it need not wait for large ones
+                writer.put_later(partial(pieces, protocol.CONTENT, 0, name, [*source.pieces(LARGE)]))
+            else:
+                writer.put_large(partial(self._content, name, source))
+
+    def _content(self, name: ContentName, source: Source) -> LargeMessage:
+        """Return the message with a content, and let the futures of calls that have it show the progress."""
+        transfer = self._transfer = Transfer(("sending", f"to {self._destination}"), source.size)
+        for number in self._sent.calls_with(name):
+            call = self._calls.get(number)
+            if call is not None:
+                call.future.transfer = transfer
+        return LargeMessage(protocol.CONTENT, 0, name, [source], transfer.came)
+
+    def moved(self) -> float:
+        """Return when something of a large content went over last (s)."""
+        return 0.0 if self._transfer is None else self._transfer.moved
 
     # -- a call ----------------------------------------------------------------------------------------
 
@@ -157,14 +187,18 @@ class ToldCalls:
         if call.packed.function is not None:
             yield from _definition(call.packed.function, sent)
             number = call.packed.function.definition.id
-        said = SentCall(call.future.name, call.resources, self._name(call), number, pickles, told, packages)
+        files = sent.add_files(call.files)
+        said = SentCall(call.future.name, call.resources, self._name(call), number, pickles, told, packages, files)
+        sent.note(call.number, said)
         yield from pieces(protocol.CALL, call.number, said)
         if sent.functions:
             yield from pieces(protocol.FORGET_FUNCTIONS, 0, list(sent.functions.take_dropped()))
 
     def _pickled_result(self, call: GatewayCall, source: Any) -> CallPickle:
-        with for_another_computer(UsedPackages()):
-            pickled = pickle_value(KeyedResult(source).result(), self._contents)
+        value = KeyedResult(source).result()
+        with for_another_computer(UsedPackages()), noting_files() as files:
+            pickled = pickle_value(value, self._contents)
+        call.files.extend(files)
         call.kept.append(pickled)  # until the end, as the gateway may ask for its contents
         return pickled
 

@@ -45,6 +45,8 @@ class Datasets:
         self.data: list[Any] = []  # for each spec, bytes or the memory of an array
         self.nodes: list[Node] = []  # for each spec, the node that gets its offset
         self.limit: int | None = None
+        self.keep: Callable[[Any], tuple[str, str]] | None = None  # keeps a `File`, and names content and file
+        self.files: dict[str, None] = {}  # the contents kept, in their order
 
     def add(self, thing: Spec, data: Any = b"", node: Node | None = None) -> Node:
         self.specs.append(thing)
@@ -60,6 +62,12 @@ class Datasets:
     def add_bytes(self, path: str, data: bytes, what: str) -> Node:
         length = -(-len(data) // 64) * 64
         return self.add(spec(path, "|u1", (length,)), data.ljust(length, b"\0"), {"is": what, "bytes": len(data)})
+
+    def keep_file(self, file: Any) -> tuple[str, str]:
+        assert self.keep is not None, "it is asked for only then"
+        content, name = self.keep(file)
+        self.files[content] = None
+        return content, name
 
     def forget(self, mark: int) -> None:
         """Remove all datasets but the first `mark` of them."""
@@ -299,7 +307,7 @@ def _memory(array: Any) -> Any:
 def _pickled(value: Any, path: str, parts: Datasets) -> Node:
     from .pickles_with_arrays import dump  # here, because numbers need none of its imports
 
-    data, arrays = dump(value)
+    data, arrays = dump(value, None if parts.keep is None else parts.keep_file)
     if parts.limit is not None and len(data) > parts.limit:
         raise ValueError("too large to be stored with the result")
     node = parts.add_bytes(f"{path}/pickle", data, "pickle")

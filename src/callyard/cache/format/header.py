@@ -20,6 +20,8 @@ class DamagedFile(CacheError):
 class Header(Frozen):
     """The head of a file. `created` is the Unix time (s), `seconds` the run time, `size` the size of the file (bytes).
 
+    `files` has the names of the contents of files that the result names, see `kept_files`.
+
     The file may have grown since, because people can add notes to an HDF5 file.
     """
 
@@ -31,6 +33,7 @@ class Header(Frozen):
     created: float
     seconds: float
     size: int
+    files: tuple[str, ...] = ()
 
 
 def damaged(path: str, what: str) -> DamagedFile:
@@ -56,8 +59,8 @@ def load_head(fd: int, size: int, path: str, peek: int) -> tuple[Header, int, di
     written = block + fields["bytes"]
     if size < written or (number == 1 and size != written):
         raise damaged(path, f"it has {size} bytes instead of {written}")
-    known = {name: fields[name] for name in Header.fields if name != "size"}
-    return Header(**known, size=size), block, fields, data
+    known = {name: fields[name] for name in Header.fields if name not in ("size", "files")}
+    return Header(**known, size=size, files=tuple(fields["files"])), block, fields, data
 
 
 _TEXTS = ("key", "name", "state", "token", "frame", "sum")
@@ -69,7 +72,7 @@ _LATEST = 253402214400  # s: the last day that `datetime` can represent in every
 def _parse(text: bytes, path: str, number: int) -> dict[str, Any]:
     """Return the JSON of a head with all fields checked but for `parts`, whose nodes are checked by their decoder."""
     try:
-        fields = {"data": 0, "frame": "", **json_loads(text)}
+        fields = {"data": 0, "frame": "", "files": [], **json_loads(text)}
         if _is_sound(fields, number):
             return fields
     except (LookupError, TypeError, ValueError):
@@ -86,6 +89,8 @@ def _is_sound(fields: dict[str, Any], number: int) -> bool:
         and fields["format"] == number
         and fields["state"] in ("finished", "failed")
         and type(fields["parts"]) is dict
+        and type(fields["files"]) is list
+        and all(type(name) is str for name in fields["files"])
     )
 
 

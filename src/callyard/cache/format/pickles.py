@@ -14,12 +14,15 @@ from typing import Any
 
 from cloudpickle.cloudpickle import dynamic_subimport, subimport
 
+from ...hashing.files import File
 from ...serialize import definition_identity, reconstruct
 from ...serialize import pickler as wire
 from ...serialize.importable import by_reference
 from ...serialize.module_namespace import UNSENT, Needs, Variable
 from ...serialize.reached_globals import at_import, is_importable
-from .unpickle import CODE, fill_class, given, load_class, load_function, make_class
+from .unpickle import CODE, fill_class, given, load_class, load_file, load_function, make_class
+
+KeepFile = Callable[[File], tuple[str, str]]
 
 
 class FilePickler(wire.Pickler):
@@ -81,12 +84,23 @@ def _define(thing: Any) -> bytes:
         return file.getvalue()
 
 
-def dumps(value: Any, apart: Callable[[Any], bool] | None = None) -> tuple[bytes, list[Any]]:
-    """Return a pickle for `unpickle.loads`, and the objects left out of the pickle, for which `apart` was true."""
+def dumps(
+    value: Any, apart: Callable[[Any], bool] | None = None, keep: KeepFile | None = None
+) -> tuple[bytes, list[Any]]:
+    """Return a pickle for `unpickle.loads`, and the objects left out of the pickle, for which `apart` was true.
+
+    Args:
+        value: the object.
+        apart: is called with each object in it.
+        keep: is called with each `File` in it, and returns the names of content and file; by default a `File` is its
+            path.
+    """
     taken: list[Any] = []
     slots: dict[int, pickle.PickleBuffer] = {}  # out-of-band buffers, in whose places the reader puts the objects
 
     def reduce(thing: Any) -> Any:
+        if keep is not None and isinstance(thing, File):
+            return load_file, keep(thing)
         if apart is None or not apart(thing):
             return NotImplemented
         slot = pickle.PickleBuffer(bytearray())

@@ -9,7 +9,7 @@ from typing import Any
 
 from .dtypes import describe_array
 from .hdf5 import MAX_RANK, is_name
-from .pickles import dumps
+from .pickles import KeepFile, dumps
 
 _APART = 1000  # arrays beside one pickle, and at most _SMALL_APART of less than _SMALL bytes
 _SMALL_APART = 64
@@ -18,10 +18,13 @@ _VISITS = 2000  # objects looked at in search of the arrays' places
 _DEPTH = 6
 
 
-def dump(value: Any) -> tuple[bytes, list[tuple[Any, Any, str]]]:
-    """Return the pickle, and the arrays beside it, each with its described dtype (see `dtypes.describe`) and a name."""
+def dump(value: Any, keep: KeepFile | None = None) -> tuple[bytes, list[tuple[Any, Any, str]]]:
+    """Return the pickle, and the arrays beside it, each with its described dtype (see `dtypes.describe`) and a name.
+
+    `keep` is called for files in the value, as by `pickles.dumps`.
+    """
     chosen = _ArraySelection()
-    data, arrays = dumps(value, chosen)
+    data, arrays = dumps(value, chosen, keep)
     names = _names(value, arrays) if arrays else {}
     return data, [(array, dtype, names[id(array)]) for array, dtype in zip(arrays, chosen.dtypes, strict=True)]
 

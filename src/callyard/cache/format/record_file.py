@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from ...errors import CacheError, VersionMismatch
-from ...utils.lite_stdlib import Any, Iterator
+from ...utils.lite_stdlib import Any, Iterator, json_loads
 from . import hdf5
 from .checked_bytes import BytesInMemory, BytesOnDisk, checksum, checksum_of, identity, read_at
 from .decode import Unloadable, decode
@@ -17,7 +17,7 @@ from .encode import Node
 from .header import DamagedFile, Header, damaged, load_head
 from .record_writer import FAILED, WHOLE
 
-__all__ = ["FAILED", "DamagedFile", "Header", "Stored", "read", "read_head"]
+__all__ = ["FAILED", "DamagedFile", "Header", "Stored", "read", "read_facts", "read_head"]
 
 _PEEK = 4096  # bytes of the first read, because most heads are shorter
 _EIGHT_BYTES = ("float", "int")  # the most frequent outputs
@@ -51,6 +51,23 @@ def read(fd: int, path: str, whole: bool = False) -> Stored:
     if found != meant or (size == block + end and not _is_sound(head, data, fd, block, start, fields["frame"])):
         raise damaged(path, "its content does not match its checksum")
     return Stored(head, path, fields["parts"], content)
+
+
+def read_facts(fd: int, path: str = "the file") -> dict[str, Any]:
+    """Return the facts alone, whose checksum would take reading the whole file: they are for people only.
+
+    Raises:
+        DamagedFile: there are none.
+    """
+    _, block, fields, _ = load_head(fd, os.fstat(fd).st_size, path, _PEEK)
+    try:
+        node = fields["parts"]["facts"]
+        if node["is"] != "json" or not 0 <= node["bytes"] <= WHOLE:
+            raise ValueError
+        facts = json_loads(read_at(fd, node["bytes"], block + node["at"]))
+    except (LookupError, TypeError, ValueError):
+        raise damaged(path, "its head describes its part 'facts' wrongly") from None
+    return facts if isinstance(facts, dict) else {}
 
 
 def _is_sound(head: Header, data: bytes, fd: int, block: int, length: int, meant: str) -> bool:
@@ -147,6 +164,12 @@ class Stored:
 
     def _part(self, name: str) -> Any:
         try:
+            if self.head.files and name == "output":
+                from .unpickle import files_in
+
+                # Beside the shard in which the entry is.
+                with files_in(os.path.dirname(os.path.dirname(self._path))):
+                    return decode(self._nodes[name], self._content)
             return decode(self._nodes[name], self._content)
         except Unloadable as error:
             kind = VersionMismatch if isinstance(error.__cause__, VersionMismatch) else CacheError

@@ -8,7 +8,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from ...hashing.digest import new_hash
-from ...utils.lite_stdlib import Any, Frozen, Iterable, Mapping, json_compact, json_lenient
+from ...utils.lite_stdlib import Any, Callable, Frozen, Iterable, Mapping, json_compact, json_lenient
 from ..directory import write_all
 from . import hdf5
 from .encode import Datasets, Node, encode, encode_arguments
@@ -55,10 +55,15 @@ class Record(Frozen):
     seconds: float = 0.0
 
 
-def write(fd: int, record: Record) -> int:
-    """Fill an empty file, and return its size (bytes). Raises OSError, and the exceptions of pickle for the output."""
+def write(fd: int, record: Record, keep: Callable[[Any], tuple[str, str]] | None = None) -> int:
+    """Fill an empty file, and return its size (bytes). Raises OSError, and the exceptions of pickle for the output.
+
+    `keep` keeps the content of a `File` in the output, and returns the names of content and file; by default only the
+    path is stored.
+    """
     about = _about(record)
     parts = Datasets()
+    parts.keep = keep
     nodes = _nodes(record, about, parts)
     structure, text = _lay_out(about, nodes, parts)
     first, *tiles = [tile if isinstance(tile, bytes) else parts.data[tile] for tile in structure.tiles]
@@ -83,7 +88,8 @@ def _lay_out(about: str, nodes: dict[str, Node], parts: Datasets) -> tuple[hdf5.
         for node, offset in zip(parts.nodes, structure.offsets, strict=True):
             node["at"] = offset
         extent = f'"bytes":{structure.size},"data":{structure.data}'
-        text = f'{about[:-1]},{extent},"parts":{json_compact(nodes)}'
+        files = f',"files":{json_compact(list(parts.files))}' if parts.files else ""
+        text = f'{about[:-1]},{extent}{files},"parts":{json_compact(nodes)}'
         if len(text) + FRAME <= structure.block:
             return structure, text
         block = structure.block * 2
@@ -110,7 +116,7 @@ def _nodes(record: Record, about: str, parts: Datasets) -> dict[str, Node]:
     """Add all values of a record to `parts`, and return their nodes by their names in HDF5."""
     output = "error" if record.state == FAILED else "output"
     nodes = {output: encode(record.output, output, parts)}
-    parts.limit = ARRAY_LIMIT
+    parts.limit, parts.keep = ARRAY_LIMIT, None
     nodes["arguments"] = encode_arguments(record.args, "arguments", parts)
     nodes["keywords"] = encode_arguments(record.kwargs, "keywords", parts)
     parts.limit = None

@@ -6,15 +6,20 @@ Files outlive their writer: the names and parameters here are part of the file f
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pickle
 import sys
+import threading
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from ...errors import VersionMismatch
+from ...hashing.files import File, file_at
 from ...serialize import definition_identity
+from ..directory import CacheDirectory
+from ..kept_files import KeptFiles
 
 Key = tuple[str, int]
 
@@ -41,9 +46,31 @@ _RENAMED = {"PenstockError": "CallyardError"}
 _made: weakref.WeakValueDictionary[Key, type] = weakref.WeakValueDictionary()
 
 
+class _Place(threading.local):
+    directory = ""  # of the cache whose entry this thread reads
+
+
+_place = _Place()
+
+
+@contextlib.contextmanager
+def files_in(directory: str) -> Iterator[None]:
+    """Take the files that pickles name from the cache in this directory, in this thread and inside the block."""
+    before, _place.directory = _place.directory, directory
+    try:
+        yield
+    finally:
+        _place.directory = before
+
+
 def loads(data: Any, arrays: Iterable[Any] = ()) -> Any:
     """Return the object of a pickle, with `arrays` in the places of the arrays beside it, in their order."""
     return _Unpickler(io.BytesIO(data), buffers=arrays).load()
+
+
+def load_file(content: str, name: str) -> File:
+    """Return a file that a result names, kept beside the entry."""
+    return file_at(KeptFiles(CacheDirectory(_place.directory)).find(content, name))
 
 
 class _Unpickler(pickle.Unpickler):

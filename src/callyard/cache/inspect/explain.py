@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import Any
 
 from ...errors import CacheError
@@ -12,14 +11,15 @@ from ...hashing.call_key import NOWHERE, CallKey, KeyContext, call_key, unfollow
 from ...hashing.digest import PendingFuture
 from ...hashing.values import value_token
 from ...resources import Resources
-from ...utils.quantities import duration
+from ...utils.quantities import duration, moment
 from ..claims import Claims
 from ..directory import CacheDirectory
 from ..entry import Entry, open_entry
-from .find import nearest
-from .key_differences import MISSING, UNBOUND, Ingredients, differences, line
+from .call_parts import CallParts, Difference, differences, parts_of_call, parts_of_entry
+from .key_differences import MISSING, UNBOUND, Ingredients
+from .nearest import EntryIndex
 
-__all__ = ["Explanation", "compared", "explain", "explain_entry"]
+__all__ = ["Explanation", "compared", "explain", "explain_entry", "lines_of"]
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,16 @@ class Explanation:
     For people, `print` the explanation; for programs, there are the attributes.
 
     Attributes:
-        key: the key of the call.
+        key: the key of the call; "" if an argument is missing.
         function: the name of its function.
         hit: True if the cache would answer the call.
-        nearest: the entry of the call itself, or else the entry of the function with most in common; None
-            if there is no entry of the function.
+        nearest: the entry of the call itself, or else one of the function: with the same arguments, or else with most
+            in common; None if there is no entry of the function.
         differences: the differences from the nearest entry to this call, one line for each.
+        diffs: of code that has changed, by labels as "code of lab.helper": the unified diff of its text, if known.
         unfollowed: names in the function beyond the reach of any key: `time.time`, `open`, `eval`.
         running: the process of the call at the moment; empty if there is none.
+        missing: the arguments without which the function cannot be called.
         ingredients: the parts of the key, by labels such as "argument x".
     """
 
@@ -44,10 +46,19 @@ class Explanation:
     function: str
     hit: bool
     nearest: Entry | None
-    differences: Sequence[str]
+    found: Sequence[Difference] = field(default=(), repr=False)
     unfollowed: Sequence[str] = ()
     running: str = ""
+    missing: Sequence[str] = ()
     ingredients: Ingredients = field(default_factory=dict, repr=False)
+
+    @property
+    def differences(self) -> list[str]:
+        return [each.words for each in self.found]
+
+    @property
+    def diffs(self) -> dict[str, str]:
+        return {each.label: each.diff for each in self.found if each.diff}
 
     def __str__(self) -> str:
         return "\n".join([*self._verdict(), *self._caveat()])
@@ -58,11 +69,14 @@ class Explanation:
             return [_of_its_own(entry, self.hit)]
         if self.running:
             return [f"{name!r} is being run by {self.running}; key {self.key}"]
-        differences = [f"  {difference}" for difference in self.differences]
+        differences = list(lines_of(self.found))
+        where = "" if entry is not None else ", with any arguments"
+        head = f"{name!r} is not in the cache{where}; its key would be {self.key}"
+        if self.missing:
+            head = f"{name!r} cannot be called so: {_listed(self.missing)} missing"
         if entry is None:
-            return [f"{name!r} is not in the cache, with any arguments; its key would be {self.key}", *differences]
-        head = f"{name!r} is not in the cache; its key would be {self.key}"
-        return [head, f"the nearest entry is {entry.key} of {_when(entry)}:", *differences]
+            return [head]
+        return [head, f"the nearest entry is {entry.key} of {moment(entry.created)}:", *differences]
 
     def _caveat(self) -> list[str]:
         if not self.unfollowed:
@@ -70,19 +84,24 @@ class Explanation:
         return [f"what no key can follow: {', '.join(self.unfollowed)}; if the result depends on it, pass it in"]
 
 
+def lines_of(found: Iterable[Difference]) -> Iterator[str]:
+    """Yield the differences as indented lines, with the changes of code below each."""
+    for difference in found:
+        yield f"  {difference.words}"
+        yield from (f"    {line}" for line in difference.diff.splitlines())
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"argument {names[0]} is" if len(names) == 1 else f"arguments {', '.join(names)} are"
+
+
 def _of_its_own(entry: Entry, hit: bool) -> str:
-    when, took = _when(entry), duration(entry.seconds)
+    when, took = moment(entry.created), duration(entry.seconds)
     if entry.state == "failed":
         raised = "which is kept" if hit else "so it would be run again"
         return f"{entry.function!r} failed at {when} after {took}, {raised}; key {entry.key}"
     again = "" if hit else '; it would be run again, as the cache is opened with mode="refresh"'
     return f"{entry.function!r} is cached since {when}, when it took {took}; key {entry.key}{again}"
-
-
-def _when(entry: Entry) -> str:
-    created = entry.created
-    same_day = created.date() == datetime.now(created.tzinfo).date()
-    return created.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S")
 
 
 def explain(
@@ -97,20 +116,20 @@ def explain(
     call = _key(fn, args, kwargs, resources)
     name = getattr(fn, "__name__", None) or type(fn).__name__
     key = resources.cache_key or call.hex
-    parts, outside = call.ingredients(), unfollowed(fn, args, kwargs)
+    parts, outside = parts_of_call(call, resources), unfollowed(fn, args, kwargs)
     entry = _entry(directory, key)
     if entry is not None:
-        return Explanation(key, name, answers(entry), entry, (), outside, "", parts)
-    running = _running(directory, key)
+        return Explanation(key, name, answers(entry), entry, (), outside, ingredients=parts.ingredients)
     missing = _missing(fn, args, kwargs)
     if not missing:
-        return compared(directory, key, name, parts, outside, running)
-    whole = _key(fn, args, {**kwargs, **dict.fromkeys(missing)}, resources).ingredients()
-    found = compared(directory, key, name, whole | {f"argument {each}": MISSING for each in missing}, outside, running)
+        return compared(EntryIndex(directory), key, name, parts, outside, _running(directory, key))
+    whole = parts_of_call(_key(fn, args, {**kwargs, **dict.fromkeys(missing)}, resources), resources)
+    marked = {**whole.ingredients, **{f"argument {each}": MISSING for each in missing}}
+    found = compared(EntryIndex(directory), "", name, replace(whole, ingredients=marked), outside)
     if found.nearest is None or UNBOUND not in found.nearest.ingredients:
-        return replace(found, ingredients=parts)
+        return replace(found, ingredients=parts.ingredients, missing=missing)
     # The call of the nearest entry got its missing arguments from an `init_function`, and so may this one.
-    return compared(directory, key, name, parts, outside, running)
+    return compared(EntryIndex(directory), key, name, parts, outside)
 
 
 def _missing(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
@@ -128,24 +147,17 @@ def _missing(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str,
 
 def explain_entry(directory: CacheDirectory, entry: Entry) -> Explanation:
     """Compare an entry with the nearest other one."""
-    found = compared(directory, entry.key, entry.function, entry.ingredients)
+    found = compared(EntryIndex(directory), entry.key, entry.function, parts_of_entry(entry))
     return replace(found, hit=entry.state == "finished")
 
 
 def compared(
-    directory: CacheDirectory,
-    key: str,
-    name: str,
-    parts: Mapping[str, str],
-    outside: Sequence[str] = (),
-    running: str = "",
+    index: EntryIndex, key: str, name: str, parts: CallParts, outside: Sequence[str] = (), running: str = ""
 ) -> Explanation:
-    """Compare a call without an entry, given by the ingredients of its key, with the nearest entry."""
-    other, its_parts = nearest(directory, name, parts, key)
-    found: Sequence[str] = tuple(line(label, None, part, name) for label, part in parts.items() if part == MISSING)
-    if other is not None:
-        found = differences(its_parts, parts, name)
-    return Explanation(key, name, False, other, found, outside, running, parts)
+    """Compare a call, given by the parts of its key, with the nearest entry of another key."""
+    other, noted = index.nearest(name, parts.ingredients, key)
+    found = () if other is None else differences(parts_of_entry(other, noted), parts)
+    return Explanation(key, name, False, other, found, outside, running, ingredients=parts.ingredients)
 
 
 def _key(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], resources: Resources) -> CallKey:

@@ -1,4 +1,4 @@
-"""The search for entries: by the beginning of a key, by age and size, or by likeness."""
+"""The search for entries: by the beginning of a key, by age and size."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from ...errors import CacheError
 from ...utils.quantities import FILE_SIZES, SECONDS, measured
 from ..directory import CacheDirectory
 from ..entry import Entry, open_entry
-from .key_differences import distance
+from ..format.record_file import DamagedFile
 
-__all__ = ["NoEntry", "age", "entries", "keys_by_age", "nearest", "the_key", "volume"]
+__all__ = ["NoEntry", "age", "entries", "keys_by_age", "needed_files", "the_key", "volume"]
 
 _SHORTEST = 6  # characters of the beginning of a key, at least
-_UNKNOWN = 1 << 30  # the distance of an entry without known ingredients, longer than any other
-_LOOKED_AT = 1000  # entries of one function compared in search of the nearest, the newest first
 
 
 class NoEntry(CacheError, KeyError):
@@ -76,6 +74,19 @@ def keys_by_age(directory: CacheDirectory) -> list[str]:
     return [key for _, key in sorted(found)]
 
 
+def needed_files(directory: CacheDirectory) -> set[str] | None:
+    """Return the names of the contents of files that results name; None if an entry cannot say."""
+    found: set[str] = set()
+    for key, _ in directory.entries():
+        try:
+            found.update(open_entry(directory, key)._head.files)
+        except (FileNotFoundError, DamagedFile):  # which is no result
+            continue
+        except (CacheError, OSError):  # of a newer Callyard, for example
+            return None
+    return found
+
+
 def entries(directory: CacheDirectory, keys: Iterable[str]) -> Iterator[Entry]:
     """Yield the entries of these keys; leave out removed ones, and unreadable ones with a warning."""
     for key in keys:
@@ -85,29 +96,6 @@ def entries(directory: CacheDirectory, keys: Iterable[str]) -> Iterator[Entry]:
             continue
         except (CacheError, OSError) as error:
             warnings.warn(f"left out: {error}; `callyard check` says more", stacklevel=3)
-
-
-def nearest(
-    directory: CacheDirectory, function: str, ingredients: Mapping[str, str], key: str
-) -> tuple[Entry | None, Mapping[str, str]]:
-    """Return the entry of a function that shares most ingredients, and its own; never the one of this key."""
-    candidates = _of_function(entries(directory, reversed(keys_by_age(directory))), function, key)
-    best: Entry | None = None
-    least = _UNKNOWN + 1
-    of_best: Mapping[str, str] = {}
-    for entry, _ in zip(candidates, range(_LOOKED_AT)):  # noqa: B905
-        try:
-            known = entry.ingredients
-        except (CacheError, OSError):
-            continue  # removed or damaged in the meantime
-        far = distance(known, ingredients) if known else _UNKNOWN
-        if far < least:
-            best, least, of_best = entry, far, known
-    return best, of_best
-
-
-def _of_function(found: Iterable[Entry], function: str, but: str) -> Iterator[Entry]:
-    return (entry for entry in found if entry.function == function and entry.key != but)
 
 
 # ------------------------------------------------------------------ ages and sizes

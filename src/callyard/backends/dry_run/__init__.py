@@ -1,0 +1,1 @@
+"""Executors that run nothing: what each call would do, and why."""

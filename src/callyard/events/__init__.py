@@ -1,0 +1,1 @@
+"""What happens to calls: events with their times, and the records made from them."""

@@ -1,0 +1,226 @@
+"""Events: what happens to a call, each with its time, and their form as JSON lines.
+
+    RunBegan    Submitted --> Waiting ... --> Started --> Ended    RunEnded
+                              (again, if a worker is lost)
+
+An executor has one run, from its first call to its end. Calls have numbers within the run, from 0 in the order of
+submission. A line is an object with the name of the class under "event", and the fields that have a value.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, Literal, cast
+
+__all__ = [
+    "Ended", "Event", "Failure", "Outcome", "RunBegan", "RunEnded", "Started", "Submitted", "Usage", "Waiting",
+    "from_line", "to_line",
+]  # fmt: skip
+
+Outcome = Literal["finished", "failed", "cancelled", "cached"]
+
+
+@dataclass(frozen=True)
+class Usage:
+    """The resources that a call has used.
+
+    Attributes:
+        wall: the time from the start of the function to its end (s).
+        cpu: the time of all cores together, of the call's processes (s).
+        peak_memory: the most memory of the call's processes at once (bytes); None if unknown.
+        bytes_in: the size of the packed arguments (bytes); None if unknown.
+        bytes_out: the size of the packed result (bytes); None if unknown.
+        gpus: the entries of CUDA_VISIBLE_DEVICES that the call had for itself.
+    """
+
+    wall: float
+    cpu: float | None = None
+    peak_memory: int | None = None
+    bytes_in: int | None = None
+    bytes_out: int | None = None
+    gpus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The end of a call without a result.
+
+    Attributes:
+        error: the name of the exception's class.
+        message: the exception's text.
+        traceback: the worker's traceback; "" if there is none.
+        exit_code: of the call's process, if that ended the call.
+        signal: the name of the signal, as "SIGKILL", if one ended the call's process.
+    """
+
+    error: str
+    message: str
+    traceback: str = ""
+    exit_code: int | None = None
+    signal: str | None = None
+
+
+@dataclass(frozen=True)
+class RunBegan:
+    """An executor has been made.
+
+    Attributes:
+        time: s since 1970, as in all events.
+        run: the random name of the run.
+        host: the name of the driver's machine.
+        pid: the driver's process.
+        script: the program of the driver, as "study.py".
+        executor: the words of the executor's `repr`.
+        capacity: the resources that there are, by name: cores, gpus (counts), memory (bytes); empty if unknown.
+    """
+
+    time: float
+    run: str
+    host: str
+    pid: int
+    script: str
+    executor: str = ""
+    capacity: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A call has been submitted.
+
+    Attributes:
+        name: the name of the called function.
+        line: the place of the submission in the user's code, as "study.py:12"; "" if unknown.
+        asked: the resources asked for, by name.
+        inputs: the numbers of the calls of this run whose results the call takes.
+        key: the key in the cache; None without a cache, or while the key is unknown.
+    """
+
+    time: float
+    call: int
+    name: str
+    line: str = ""
+    asked: Mapping[str, object] = field(default_factory=dict)
+    inputs: tuple[int, ...] = ()
+    key: str | None = None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A call waits for something new.
+
+    Attributes:
+        reason: words that go on from "waits", as "for relax", "for 2 GPUs", "in the queue of Slurm: Resources".
+        job_id: the scheduler's id of its job, once there is one.
+    """
+
+    time: float
+    call: int
+    reason: str
+    job_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Started:
+    """The function of a call has begun.
+
+    Attributes:
+        host: the name of the machine; of several ranks, the machine of rank 0.
+        worker: the process or job there, as "worker 4711", "job 17_3".
+        attempt: the number of this run of the call, from 1.
+        job_id: the scheduler's id of its job, if there is one.
+    """
+
+    time: float
+    call: int
+    host: str = ""
+    worker: str = ""
+    attempt: int = 1
+    job_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A call has ended.
+
+    Attributes:
+        outcome: "cached" for a result that was in the cache, of this or another run.
+        key: the key in the cache, as known at the end.
+        failure: what went wrong, if the outcome is "failed".
+        usage: what the call has used, if that was measured.
+    """
+
+    time: float
+    call: int
+    outcome: Outcome
+    key: str | None = None
+    failure: Failure | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True)
+class RunEnded:
+    """An executor has ended, and with it all its calls but the detached ones."""
+
+    time: float
+
+
+Event = RunBegan | Submitted | Waiting | Started | Ended | RunEnded
+_CLASSES: dict[str, type[Event]] = {
+    "run-began": RunBegan,
+    "submitted": Submitted,
+    "waiting": Waiting,
+    "started": Started,
+    "ended": Ended,
+    "run-ended": RunEnded,
+}
+_NAMES = {cls: name for name, cls in _CLASSES.items()}
+
+
+def to_line(event: Event) -> str:
+    """Return the event as a line of JSON, without the end of the line."""
+    return json.dumps({"event": _NAMES[type(event)], **_filled(event)}, default=str)
+
+
+def from_line(line: str) -> Event | None:
+    """Return the event of a line; None for an unknown kind of event, as of a later version.
+
+    Raises:
+        ValueError: this is no line of events.
+    """
+    try:
+        values = json.loads(line)
+        cls = _CLASSES.get(values.pop("event"))
+        return None if cls is None else cast("Event", _read(cls, values))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"no line of events: {line[:80]!r}") from error
+
+
+def _filled(value: Any) -> dict[str, object]:
+    """Return the fields that differ from their defaults; nested ones too."""
+    filled: dict[str, object] = {}
+    for each in fields(value):
+        known = getattr(value, each.name)
+        if known is not None and known != () and known != {} and known != each.default:
+            filled[each.name] = _filled(known) if isinstance(known, (Usage, Failure)) else known
+    return filled
+
+
+def _same(value: object) -> object:
+    return value
+
+
+def _read(cls: type[Any], values: Mapping[str, Any]) -> Any:
+    """Return an object of a class from its fields, without those that this version does not know."""
+    known = {each.name for each in fields(cls)}
+    return cls(**{name: _READERS.get(name, _same)(value) for name, value in values.items() if name in known})
+
+
+_READERS: dict[str, Callable[[Any], object]] = {
+    "inputs": tuple,
+    "gpus": tuple,
+    "usage": partial(_read, Usage),
+    "failure": partial(_read, Failure),
+}
