@@ -25,6 +25,7 @@ from callyard.backends.base import Settings
 from callyard.backends.cluster import ClusterBackend, LocalLaunch
 from callyard.cluster import connected_agents as cluster_agents
 from callyard.cluster import driver as cluster_driver
+from callyard.cluster import driver_channel
 from callyard.cluster.base import AgentProcess, StartedAgents
 from callyard.errors import NodeFailure, SchedulerError, VersionMismatch, WorkerLost
 from callyard.executor import _Running
@@ -88,7 +89,7 @@ def test_workers_end_with_their_agent(make: Make, gate: Gate) -> None:
 
 
 def test_a_node_that_is_silent_and_comes_back(make: Make, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_agents, "_SILENCE", 1.0)
+    monkeypatch.setattr(driver_channel, "_SILENCE", 1.0)
     ex = make(count=1)
     inside = Inside(ex)
     agents = inside.are_there(1)

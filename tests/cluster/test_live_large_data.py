@@ -83,7 +83,7 @@ class Bulk:
     def goes_on(self, ex: Executor) -> None:
         self.stops_at = 1 << 30
         driver = Inside(ex).driver
-        listener = driver._agents._listener
+        listener = driver._agents._channel._listener
         driver._tell(lambda: [*map(listener._watch, listener._peers.values())])  # what waits is known to the loop again
 
 

@@ -131,6 +131,19 @@ class Listener(Endpoint):
         connection.send(Message(MESSAGE, head, beside), bulk)
         self._watch(connection)
 
+    def finish(self, peer: int) -> list[Message]:
+        """Return the messages that have come from a peer and were not read yet, and end its connection."""
+        self._check()
+        connection = self._peers.pop(peer, None)
+        if connection is None:
+            return []
+        messages = connection.receive()
+        while connection.behind:
+            messages += connection.receive()
+        self._known.discard(peer)
+        self._drop(connection)
+        return [message for message in messages if message.kind == MESSAGE]
+
     def next_look(self, waiting: bool) -> float | None:
         """Return the time at which `receive` is to be called though nothing is readable; None if there is none.
 
