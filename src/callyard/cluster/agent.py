@@ -81,7 +81,11 @@ class Agent:
         self._runner: Any = (make_runner or WorkerPool)(
             self._placement, segments, Packer(segments), initializer, beside=self
         )
-        self._actions: dict[int, Callable[[int, bytes], None]] = {
+        self._actions = self._frame_actions()
+
+    def _frame_actions(self) -> dict[int, Callable[[int, bytes], None]]:
+        """Return what is done with frames of each kind, but calls."""
+        return {
             agent_protocol.SURROUNDINGS: self._surroundings,
             agent_protocol.PLAN: self._plan,
             agent_protocol.DEFINE: self._define,

@@ -120,7 +120,7 @@ class WorkerPool(ThreadedRunner):
         self.signal(signum)
 
     def signal(self, signum: int) -> None:
-        """End the workers by a signal. Running calls fail, and calls that come later are cancelled; the pool goes on."""
+        """End the workers by a signal. Running calls fail and later ones are cancelled, but the pool goes on."""
         self._signal = signum
         self._dispatcher.killed = True
         self._io.wake()
