@@ -17,6 +17,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import UnreadableCall
+from ..events.usage import Usage
 from ..utils.locks import let_go, under
 from ..utils.public_names import public_names
 from . import unasked
@@ -80,6 +81,15 @@ class Future(FutureState[T]):
     def job_id(self) -> str | None:
         """The scheduler's id of the job that runs this call; None where no scheduler does."""
         return None
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the last run of the call has used; None if that was not measured. For the rest of this package."""
+        return getattr(self, "_usage", None)
+
+    def note_usage(self, usage: Usage) -> None:
+        """Note what the call has used, before its end."""
+        self._usage = usage
 
     # -- for executors ---------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["daemon_directory", "expand", "runs_directory"]
+__all__ = ["daemons_directory", "expand", "runs_directory"]
 
 
 def expand(path: str) -> str:
@@ -17,9 +17,9 @@ def runs_directory() -> str:
     return os.environ.get("CALLYARD_RUNS") or os.path.join(_state_directory(), "runs")
 
 
-def daemon_directory(machine: str) -> str:
-    """Return the directory of this machine's daemon: `CALLYARD_DAEMON`, or one in the user's home."""
-    return os.environ.get("CALLYARD_DAEMON") or os.path.join(_state_directory(), "daemon", machine)
+def daemons_directory() -> str:
+    """Return the directory in the user's home with a directory for the daemon of each machine."""
+    return os.path.join(_state_directory(), "daemon")
 
 
 def _state_directory() -> str:
