@@ -233,6 +233,7 @@ class Link(Endpoint):
     def __init__(self, connection: TlsConnection, address: Address) -> None:
         super().__init__()
         self.address = address  # the first that answered
+        self.moved = 0  # bytes that have gone after a wait, because the driver has taken others
         self._connection = connection
         self._watch(connection)
         self._wake()  # more than the welcome may have come
@@ -266,7 +267,7 @@ class Link(Endpoint):
         self._check()
         self._calm()
         if self._connection.wants_write:
-            self._connection.flush()
+            self.moved += self._connection.flush()
         messages = [] if self._connection.gone else self._connection.receive()
         for message in messages:
             if message.kind == PING:

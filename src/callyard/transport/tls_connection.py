@@ -66,8 +66,8 @@ class TlsConnection:
         if idle:
             self.flush()
 
-    def flush(self) -> None:
-        """Send waiting bytes, as far as the socket takes them."""
+    def flush(self) -> int:
+        """Send waiting bytes, as far as the socket takes them; return their number."""
         left = AT_ONCE
         waiting = self._waiting
         while waiting and left > 0:
@@ -75,12 +75,13 @@ class TlsConnection:
                 # Of a record that did not fit, TLS wants the same bytes again: they are at the head of the queue.
                 sent = self.sock.send(waiting.head())
             except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                return
+                break
             except OSError:
                 waiting.clear()  # the other side is gone, which `receive` says
-                return
+                break
             left -= sent
             waiting.sent(sent)
+        return AT_ONCE - left
 
     def receive(self) -> list[Message]:
         """Return the messages that are whole now; with the last one `gone` is set."""
