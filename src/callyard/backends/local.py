@@ -24,6 +24,7 @@ from ..system.machine import Machine, detect
 from ..utils.public_names import public_names
 from ..worker.current_call import current
 from .base import Backend, Settings
+from .call_logs import CallLogs
 from .live_base import LiveBackend, pack_initializer
 from .resource_mapping import GIB, check_amounts, check_live_here, described, make_plan, with_nodes
 
@@ -163,7 +164,9 @@ class LocalBackend(LiveBackend):
             placement = WorkerPlacement(capacity, settings.max_workers or capacity.cores, settings.max_tasks_per_child)
             return WorkerPool(placement, segments, packer, pack_initializer(settings), expecting)
 
-        super().__init__(make_pool)
+        super().__init__(make_pool, settings.recorder)
+        if settings.logs is not None:
+            self._logs = CallLogs(settings.logs)
 
     def make_plan(self, resources: Resources) -> CallPlan:
         return make_plan(resources, self.capacity)

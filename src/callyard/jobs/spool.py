@@ -66,7 +66,7 @@ class BatchDirectory(CallFiles):
         calls: Iterable[bytes],
         script: str,
         again: CallAgain | None = None,
-        buffers: Sequence[bytes] = (),
+        buffers: Sequence[bytes | memoryview] = (),
     ) -> None:
         """Write all files for the job; from then on the batch is meant to be submitted. Half of them are removed.
 

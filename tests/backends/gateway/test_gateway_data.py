@@ -22,7 +22,7 @@ from callyard.backends.batch.call_pickles import LargeContents, pickle_value
 from callyard.backends.gateway import protocol
 from callyard.backends.gateway.contents import ContentFiles, SentContents
 from callyard.backends.gateway.message_streams import BytesSource, LargeMessage, MessageReader, MessageWriter
-from callyard.backends.gateway.protocol import ContentName, Message
+from callyard.backends.gateway.protocol import ContentName, Message, WantedContent
 from callyard.transport.frames import GarbledFrame
 
 PATIENCE = 60
@@ -234,9 +234,9 @@ def test_contents_are_files(tmp_path: Path) -> None:
     (name,) = sent.add(pickled).contents
     files = ContentFiles(str(tmp_path / "contents"))
     assert files.missing([name, name]) == [name]
-    source = sent.of(ContentName(False, name))
+    source = sent.of(WantedContent(ContentName(False, name)))
     assert source is not None
-    with files.incoming(name) as incoming:
+    with files.incoming(name, 0) as incoming:
         for piece in source.pieces(1000):
             assert not files.accept(incoming)
             incoming.write(piece)
@@ -248,4 +248,4 @@ def test_contents_are_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not the name"):
         files.load("../../etc/passwd")
     del pickled, source, piece
-    assert sent.of(ContentName(False, name)) is None
+    assert sent.of(WantedContent(ContentName(False, name))) is None

@@ -23,6 +23,7 @@ import queue
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import count
 from time import monotonic
 from typing import Any
 
@@ -34,6 +35,9 @@ from ...hashing.call_key import Reference, references_of
 from ...resources import Resources
 from ...serialize.importable import apart
 from ...serialize.packed import load_with_inputs
+from ...status.call_status import CallStatus
+from ...status.ended_calls import EndedCalls
+from ...status.executor_status import ExecutorStatus
 from ...utils import interpreter_exit
 from ...utils.command_thread import CommandThread
 from ...utils.threads import LazyThread, next_item
@@ -43,6 +47,7 @@ from ..failed_nodes import FailedNodes
 from ..live_base import FORKED, unpicklable
 from ..run_directories import remove_if_over
 from .batch_state import Abandon, Ask, Drop, ExecutorAction, Look, Settle, Submit, Write
+from .batch_status import add_call, status_of
 from .call import JobCall, JobFuture, call_of
 from .call_pickles import CallPickle, LargeContents, packed_call, pickle_call
 from .delivery import Delivery
@@ -78,10 +83,11 @@ class BatchBackend:
         self._scheduler = scheduler
         self._private = private  # no other process looks for results there
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._waiting: set[Future[Any]] = set()  # the futures without an end so far
+        self._waiting: dict[Future[Any], int] = {}  # the futures without an end so far, with the numbers of the calls
+        self._numbers, self._ended_calls = count(), EndedCalls()
         self._commands = commands = CommandThread(self._inbox.put)
         self._state = state = ExecutorState(job_settings.poll, job_settings.result_grace)
-        self._delivery = delivery = Delivery(home, private, state, clock, settings.executor)
+        self._delivery = delivery = Delivery(home, private, state, clock, settings.executor, settings.recorder)
         self._earlier = earlier = EarlierBatches(home, state, delivery, clock)
         self._submitter = Submitter(commands, scheduler, state, earlier, delivery, clock)
         writer = BatchWriter(home, job_settings, settings, private)
@@ -147,7 +153,7 @@ class BatchBackend:
     def _accept(self, call: JobCall, sources: list[Any]) -> None:
         future = call.future
         # Before anything can end the call: an executor being closed looks here for calls to wait for.
-        self._waiting.add(future)
+        self._waiting[future] = next(self._numbers)
         when_ended(future, partial(self._forget, call))
         foreign = tuple(source for source in sources if call_of(source, self) is None)
         if sources:
@@ -187,10 +193,25 @@ class BatchBackend:
             self._inbox.put(_nothing)
 
     def _forget(self, call: JobCall, future: Future[Any]) -> None:
-        self._waiting.discard(future)
+        if self._waiting.pop(future, None) is not None:
+            self._ended_calls.note_end(future)
         if self._thread.started:
             # Through the inbox, because no thread but "callyard-jobs" touches the states of calls and batches.
             self._inbox.put(partial(self._state.left, call))
+
+    def status_of(self, future: JobFuture) -> CallStatus | None:
+        """Return the status of a call that has not ended."""
+        call = future.call
+        return None if call is None else status_of(call, self._state, self._scheduler.name, self._clock())
+
+    def status(self, ask: bool = True) -> ExecutorStatus:  # all that is known is known here
+        status = ExecutorStatus()
+        for future, number in list(self._waiting.items()):
+            call = future.call if isinstance(future, JobFuture) and not future.done() else None
+            if call is not None:
+                add_call(status, call, status_of(call, self._state, self._scheduler.name, self._clock()), number)
+        status.add_ended(self._ended_calls)
+        return status
 
     # -- the thread ----------------------------------------------------------------------------------------
 

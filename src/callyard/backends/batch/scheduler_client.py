@@ -70,6 +70,11 @@ class SchedulerClient:
         return (reply.err.strip() or reply.out.strip() or "it did not answer").splitlines()[0]
 
     @property
+    def name(self) -> str:
+        """The scheduler's name for people."""
+        return self._scheduler.name
+
+    @property
     def gaps(self) -> bool:
         """True if the numbers of an array's elements may have gaps."""
         return self._site.numbering.gaps

@@ -202,6 +202,10 @@ class PendingCalls:
         self._ending.pop(call, None)
         self._after_each()
 
+    def run_elsewhere(self) -> int:
+        """Return the number of calls that another process runs. Any thread may ask."""
+        return sum(1 for call in tuple(self._all) if call.where)
+
     def are_over(self) -> bool:
         """Return True if all calls are done with, and tell the threads that wait for the end."""
         if not under(self.lock, lambda: not self._all):
