@@ -185,6 +185,11 @@ class GatewayBackend:
                 f"{counted(count, 'call')} may not have been submitted on {self._address.destination}: {why}. Run the "
                 "script again: those that were submitted are attached to"
             )
+        if cancelled := self._told.count_cancelled():
+            _warn(
+                f"{counted(cancelled, 'cancelled call')} may go on on {self._address.destination}, as there was no "
+                "connection to say so; `callyard cancel` ends them there"
+            )
 
     def _is_over(self) -> bool:
         if self._leave_until is not None and monotonic() > max(self._leave_until, self._told.moved() + _LEAVING):

@@ -38,6 +38,7 @@ from ..cached.backend import CachedBackend
 from ..cached.cached_future import CachedFuture
 from . import protocol
 from .contents import ContentSink
+from .late_cancels import LateCancels
 from .message_streams import Announced, LargeMessage, MessageReader, MessageWriter, Sink, in_memory
 from .protocol import (
     Answer,
@@ -86,6 +87,7 @@ class Gateway:
         self._forgotten: set[int] = set()  # what it will name no more, though calls that wait here may have named it
         self._forgotten_functions: set[int] = set()  # likewise
         self._told: dict[int, tuple[bool, str | None, int]] = {}  # of calls that have not ended, what was said last
+        self._late_cancels = LateCancels()
         self._changed = threading.Event()  # a call has come or ended
         self._over = self._left = self._ended = False
 
@@ -130,7 +132,7 @@ class Gateway:
         elif kind == protocol.WANT:
             self._send_files(content)
         elif kind == protocol.CANCEL:
-            self._cancel(number)
+            self._cancel(number, content)
         elif kind == protocol.FORGET:
             self._forgotten.add(number)
             self._answers.forget(number)
@@ -149,8 +151,10 @@ class Gateway:
             backend.kill(number)
         elif kind == protocol.LEAVE:
             self._left = True
+            self._cancel_late(at_once=True)
             self._end_if_left()
         elif kind == protocol.CLOSE:
+            self._cancel_late(at_once=True)
             # In another thread, as a call that was cancelled too late may still run, and messages are signs of life.
             threading.Thread(target=self._close, args=(backend,), name="gateway-end", daemon=True).start()
 
@@ -313,9 +317,17 @@ class Gateway:
             future = item(future, key) if length is None else item_of(future, key, length)
         return future
 
-    def _cancel(self, number: int) -> None:
+    def _cancel(self, number: int, told_before: bool) -> None:
         for freed in self._waiting.drop(number):
             self._submitted(*freed)
+        future = self._futures.get(number)
+        if future is not None and told_before and self._backend is not None and self._backend.detached:
+            self._late_cancels.add(number, future)
+            self._changed.set()
+        else:
+            self._cancel_now(number)
+
+    def _cancel_now(self, number: int) -> None:
         self._answers.forget(number)
         future = self._futures.pop(number, None)
         if future is not None:
@@ -324,6 +336,11 @@ class Gateway:
                 future.cancel_begun()
             else:
                 future.cancel()
+        self._writer.put(protocol.CANCELLED, number)  # heard
+
+    def _cancel_late(self, at_once: bool = False) -> None:
+        for number in self._late_cancels.ready(at_once):
+            self._cancel_now(number)
 
     def _cancel_waiting(self) -> None:
         for number in self._waiting.clear():
@@ -367,6 +384,7 @@ class Gateway:
                 return
             if not self._still_there():
                 os._exit(1)  # the backend's own processes notice, as at any death of the process that submitted
+            self._cancel_late()
             news = self._news()
             pause = _SOON if news else min(pause * 1.5, _LATE)
             if news:
