@@ -230,7 +230,7 @@ def test_a_driver_that_leaves_is_waited_for_until_its_calls_are_submitted(gatewa
     assert gateway._writer.said[-1][0] == protocol.ENDED  # type: ignore[attr-defined]
 
 
-def test_a_call_whose_content_cannot_be_stored_fails_alone(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_whose_content_cannot_be_stored_fails_alone(gateway: Gateway) -> None:
     sent, large = SentContents(), os.urandom(1_000_000)
     pickles = pickle_call((len, (large,), {}), [], LargeContents())
     call = SentCall("call", Resources(), None, 0, list(map(sent.add, pickles)), [], [])
@@ -238,9 +238,8 @@ def test_a_call_whose_content_cannot_be_stored_fails_alone(gateway: Gateway, mon
     gateway._on_message(Message(protocol.CALL, 2, small_call(abs, -1)._replace(inputs=[SentInput(1)]), []))
     ((_, _, (name,)),) = gateway._writer.said  # type: ignore[attr-defined]
     gateway._on_message(Message(protocol.CONTENT, 0, name, [large[:-1]]))
-    errors = {
-        number: str(pickle.loads(said)[0]) for kind, number, said in gateway._writer.said if kind == protocol.ERROR
-    }  # type: ignore[attr-defined]
+    said: list[tuple[int, int, Any]] = gateway._writer.said  # type: ignore[attr-defined]
+    errors = {number: str(pickle.loads(each.error)[0]) for kind, number, each in said if kind == protocol.ERROR}
     assert "a large argument cannot be used in" in errors[1]
     assert "it was changed meanwhile" in errors[1]
     assert "another call, of which this one needs the result" in errors[2]

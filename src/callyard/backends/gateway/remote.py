@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from io import BufferedReader, FileIO
 from typing import Any
@@ -27,7 +27,6 @@ from ...cache.incoming_content import IncomingContent
 from ...errors import CallyardError
 from ...futures import Future, item, when_ended
 from ...hashing.files import take_copies_from
-from ...serialize.namespace_replica import LoadedFunction
 from ...serialize.packed import PackedCall, load_with_inputs
 from ...status.executor_status import ExecutorStatus
 from ...transport.frames import GarbledFrame
@@ -38,6 +37,7 @@ from ..cached.backend import CachedBackend
 from ..cached.cached_future import CachedFuture
 from . import protocol
 from .contents import ContentSink
+from .incomplete_calls import IncompleteCalls
 from .late_cancels import LateCancels
 from .message_streams import Announced, LargeMessage, MessageReader, MessageWriter, Sink, in_memory
 from .protocol import (
@@ -52,22 +52,14 @@ from .protocol import (
     SentPickle,
     WantedContent,
 )
+from .received_functions import ReceivedFunctions
 from .remote_answers import Answers, dumped
 from .remote_place import GatewayPlace
 from .used_packages import compare
-from .waiting_calls import WaitingCalls
 
 __all__ = ["Gateway", "main"]
 
 _SOON, _LATE = 0.05, 1.0  # s between two looks for news
-
-
-class _Function:
-    """A version of a function, opened at the first call."""
-
-    def __init__(self, pickle: SentPickle) -> None:
-        self.pickle = pickle
-        self.loaded: LoadedFunction | None = None
 
 
 class Gateway:
@@ -81,8 +73,8 @@ class Gateway:
         self._backend: Backend | None = None
         self._place: GatewayPlace  # from the opening on
         self._wanted: set[ContentName] = set()  # contents that were asked for
-        self._functions: dict[int, _Function] = {}  # until the driver forgets them
-        self._waiting = WaitingCalls()
+        self._functions = ReceivedFunctions()
+        self._waiting = IncompleteCalls()
         self._futures: dict[int, Future[Any]] = {}  # until the driver forgets them
         self._forgotten: set[int] = set()  # what it will name no more, though calls that wait here may have named it
         self._forgotten_functions: set[int] = set()  # likewise
@@ -124,7 +116,7 @@ class Gateway:
         elif backend is None:  # it was refused
             pass
         elif kind == protocol.FUNCTION:
-            self._functions[number] = _Function(content)
+            self._functions.add(number, content)
         elif kind == protocol.CALL:
             self._take_in(number, content)
         elif kind == protocol.CONTENT:
@@ -268,8 +260,7 @@ class Gateway:
         if not self._waiting:
             for number in self._forgotten:
                 self._futures.pop(number, None)
-            for number in self._forgotten_functions:
-                self._functions.pop(number, None)
+            self._functions.forget(self._forgotten_functions)
             self._forgotten.clear()
             self._forgotten_functions.clear()
 
@@ -280,7 +271,7 @@ class Gateway:
         pickles = list(map(self._loaded, call.pickles))
         try:
             # The function first: the arguments may lend values to its globals.
-            function: list[Any] = [self._function(call.function)] if call.function else []
+            function: list[Any] = [self._functions.get(call.function, self._loaded)] if call.function else []
             parts: list[Any] = [*function, *load_with_inputs(PackedCall(pickles), inputs)]
             fn, args, kwargs = parts
         except Exception as error:
@@ -289,18 +280,10 @@ class Gateway:
             return backend.submit(fn, args, kwargs, call.resources, name=call.named)
         return backend.submit(fn, args, kwargs, call.resources)
 
-    def _function(self, number: int) -> Callable[..., Any]:
-        """Return a function, with the values of its globals as they were when the call was submitted."""
-        function = self._functions[number]
-        if function.loaded is None:
-            data, buffers = self._loaded(function.pickle)
-            function.loaded = LoadedFunction(data or bytes(buffers[0]))
-        return function.loaded.current()
-
     def _contents_of(self, call: SentCall) -> list[str]:
         pickles = [*call.pickles, *(given.value for given in call.inputs if given.value is not None)]
         if call.function:
-            pickles.append(self._functions[call.function].pickle)
+            pickles.append(self._functions.pickle_of(call.function))
         return [name for pickled in pickles for name in pickled.contents]
 
     def _loaded(self, pickled: SentPickle) -> tuple[bytes, list[Any]]:
