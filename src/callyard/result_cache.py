@@ -375,6 +375,12 @@ class Cache:
         make = partial(Cache, mode=self.mode, trust=self.trust, failures=self.failures)
         return make, (self.path,)  # unpickling checks the directory again
 
+    def _repr_html_(self) -> str:
+        from .display.notebook_html import card
+
+        facts = [("Entries", f"{len(self):,}"), ("Mode", "" if self.mode == "use" else self.mode)]
+        return card(f"Cache {self.path}", [*facts, ("Trust", self.trust or "")])
+
     def __repr__(self) -> str:
         options = {"mode": (self.mode, "use"), "trust": (self.trust, None), "failures": (self.failures, False)}
         said = [f"{name}={value!r}" for name, (value, default) in options.items() if value != default]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from ..errors import CallyardError
 from ..errors.suggestions import alternatives, nearest
 from ..utils.plugins import find_plugin, plugin_names
-from .base import Backend, BackendFactory, Settings
+from .base import Backend, BackendFactory, FactoryElsewhere, Settings
 
 if TYPE_CHECKING:
     from ..result_cache import Cache
@@ -27,7 +27,7 @@ __all__ = ["GROUP", "OWN", "open_backend", "open_plan", "other_resources"]
 class OnHost(Protocol):
     """A description of resources of another computer."""
 
-    def on_host(self) -> BackendFactory:
+    def on_host(self) -> FactoryElsewhere:
         """Return what is opened there: the same without a host, and with the choices that only this side can make."""
 
 

@@ -256,6 +256,18 @@ class Entry:
     def __reduce__(self) -> Any:
         return Entry, (self._directory, self._head)
 
+    def _repr_html_(self) -> str:
+        from ..display.notebook_html import card
+
+        facts = [
+            ("State", self.state),
+            ("Began", self.created.strftime("%Y-%m-%d %H:%M:%S %Z")),
+            ("Took", duration(self.seconds)),
+            ("Size", size(self.size)),
+            ("Key", self.key),
+        ]
+        return card(f"Entry of {self.function}", facts)
+
     def __repr__(self) -> str:
         when = self.created.strftime("%Y-%m-%d %H:%M:%S")
         took = f"{duration(self.seconds)}, {size(self.size)}"

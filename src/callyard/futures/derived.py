@@ -8,6 +8,7 @@ from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
+from ..status.call_status import CallStatus, unfinished
 from .future import Future
 from .lazy import DerivedResult
 from .waiting import when_ended
@@ -153,6 +154,9 @@ class ItemFuture(Future[Any]):
         source = self.source
         return isinstance(source, Future) and source.ends_here()
 
+    def _present_status(self) -> CallStatus | None:
+        return None if self.source is None else CallStatus("waiting", awaits=(self.source,))
+
     @property
     def identity(self) -> str:
         """The name of the part in keys of calls while the content is unknown; "" where the whole has no such name."""
@@ -251,6 +255,9 @@ class _BatchFuture(Future[tuple[T, ...]]):
 
     def ends_here(self) -> bool:
         return all(source.done() or (isinstance(source, Future) and source.ends_here()) for source in self._sources)
+
+    def _present_status(self) -> CallStatus | None:
+        return CallStatus("waiting", awaits=unfinished(self._sources))
 
     def _end(self, *end: Any) -> bool:
         self._sources = ()  # before any callback learns of the end, so that the batch keeps no other results alive

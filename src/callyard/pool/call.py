@@ -22,12 +22,16 @@ _UNKNOWN = 1.0  # s; the time of a function before its first call, so an unknown
 
 
 class CallDurations:
-    """The duration of the calls of one function: the largest of the recent ones."""
+    """The duration of the calls of one function: the largest of the recent ones.
 
-    __slots__ = ("seconds",)
+    `finished` counts the calls that have ended with a result; `name` is the function's.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("finished", "name", "seconds")
+
+    def __init__(self, name: str = "") -> None:
         self.seconds = _UNKNOWN
+        self.name, self.finished = name, 0
 
     def note(self, seconds: float) -> None:
         if self.seconds is _UNKNOWN:

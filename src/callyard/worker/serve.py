@@ -143,7 +143,7 @@ class Server:
             self.flush()
             raise SystemExit(1) from None  # without the initializer no call may run here
         self.state = ProcessState()  # with the changes of the initializer, which are meant to stay
-        self.send(frames.encode(READY))
+        self.send(frames.encode(READY, 0, self.pid))
 
     def path(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         sys.path[:], key = pickle.loads(body)

@@ -539,15 +539,6 @@ def test_one_that_only_answers_starts_no_worker(make: Any, journal: str) -> None
         assert set(os.listdir("/dev/fd")) == before
 
 
-@pytest.mark.needs("tqdm")
-def test_progress_counts_what_is_remembered(make: Any, journal: str, capfd: pytest.CaptureFixture[str]) -> None:
-    with make(progress=True) as ex:
-        ex.submit(calls.square, journal, 1).result()
-        for _ in range(2):
-            assert ex.submit(calls.square, journal, 1).cached
-    assert "3/3" in capfd.readouterr().err
-
-
 def test_repr(make: Any, results: Path) -> None:
     assert f"cache in {results}>" in repr(make())
     assert f"cache in {results} (refresh)" in repr(make(cache=Cache(results, mode="refresh")))

@@ -241,7 +241,7 @@ def test_a_call_whose_content_cannot_be_stored_fails_alone(gateway: Gateway, mon
         number: str(pickle.loads(said)[0]) for kind, number, said in gateway._writer.said if kind == protocol.ERROR
     }  # type: ignore[attr-defined]
     assert "a large argument cannot be used in" in errors[1]
-    assert "it was changed since the call was submitted" in errors[1]
+    assert "it was changed meanwhile" in errors[1]
     assert "another call, of which this one needs the result" in errors[2]
     gateway._on_message(Message(protocol.CALL, 3, call, []))  # it is asked for once more
     assert gateway._writer.said[-1][0] == protocol.WANT  # type: ignore[attr-defined]

@@ -26,7 +26,7 @@ from callyard.backends.gateway.contents import FileSource
 
 PATIENCE = 60
 MEGABYTE = 1_000_000
-CHANGES = ((b"b" * 10, "was changed since"), (b"a", "has become shorter"), (None, "cannot be read"))
+CHANGES = ((b"b" * 10, "was changed meanwhile"), (b"a", "has become shorter meanwhile"), (None, "cannot be read"))
 
 
 @dataclass

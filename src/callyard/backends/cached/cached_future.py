@@ -12,6 +12,7 @@ from ...cache.messages import RunDeclined, RunReport, RunRequest
 from ...events.usage import Usage
 from ...futures import Future, Lazy
 from ...jobs.batch import KeyRecipe
+from ...status.call_status import CallStatus
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -22,7 +23,7 @@ class SharedCallView(Protocol):
     inner: Future[object] | None
     where: str
 
-    def leave(self, future: CachedFuture) -> bool: ...
+    def leave(self, future: CachedFuture, begun: bool = False) -> bool: ...
 
 
 class CachedFuture(Future[Any]):
@@ -111,6 +112,14 @@ class CachedFuture(Future[Any]):
         call = self._call
         return super().cancel() if call is None else call.leave(self)
 
+    def cancel_begun(self) -> bool:
+        """Cancel the call although it may have begun: its submitter, on another computer, counts it as cancelled.
+
+        Only for a backend that ends the calls of cancelled futures, as jobs.
+        """
+        call = self._call
+        return super().cancel() if call is None else call.leave(self, begun=True)
+
     def left(self) -> bool:
         """End as cancelled; the call goes on or ends without this future."""
         # As in `answered`: from here on the call is not referred to.
@@ -122,6 +131,19 @@ class CachedFuture(Future[Any]):
         call = self._call
         inner = call.inner if call is not None else None
         return self._state is PENDING and inner is not None and inner.running()
+
+    def _present_status(self) -> CallStatus | None:
+        call = self._call
+        if call is None:
+            return None
+        if call.where:
+            return CallStatus("waiting", f"for another process, which runs it: {call.where}")
+        inner = call.inner
+        if inner is None:
+            return CallStatus("waiting", "for a look into the cache")
+        if inner.done():
+            return CallStatus("waiting", "for its result to be stored")
+        return inner.call_status
 
     def _state_word(self) -> str:
         call = self._call

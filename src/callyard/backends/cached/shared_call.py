@@ -27,12 +27,14 @@ from ...cache.messages import KeyInputs, RunDeclined, RunReport, RunRequest
 from ...cache.run_call import CachedRun, begin
 from ...dependencies.replace_futures import replace_futures
 from ...errors import CacheError, CallyardError
+from ...events.recorder import Recorder
 from ...futures import Future, when_ended
 from ...hashing.call_key import CallKey, FunctionPart, call_key, function_part, identity_of
 from ...hashing.sources import pack, source_of
 from ...jobs.batch import KeyRecipe
 from ...serialize import definition_identity
 from ...serialize.function_registry import resend_by_value
+from ...status.ended_calls import EndedCalls
 from ...utils.locks import under
 from ...utils.threads import TaskThread
 from ...version import VERSION
@@ -55,7 +57,9 @@ class ExecutorContext:  # The common parts of the cached calls of one executor.
     sends_copies: bool  # arguments are copied at `submit`, and workers see the directory, too
     elsewhere: bool  # calls run on another computer, beside a cache of its own; this process stores their results here
     code_only: bool  # an initializer may change data, so only code is compared
+    recorder: Recorder | None = None
     fresh: set[CallId] = field(default_factory=set)  # results made again by this executor
+    ended_calls: EndedCalls = field(default_factory=EndedCalls)  # those that did not end in the inner backend
 
 
 class SharedCall(PendingCall):
@@ -128,6 +132,9 @@ class SharedCall(PendingCall):
         if late:
             inner.cancel()
             return
+        if self._context.recorder is not None:
+            for future in tuple(self._futures):
+                self._context.recorder.stands_for(inner, future)
         # Outside of the lock: the future may have ended, and then this call ends at once.
         when_ended(inner, self._inner_ended)
         if old is not None:
@@ -325,12 +332,21 @@ class SharedCall(PendingCall):
 
     # -- the end ---------------------------------------------------------------------------------------
 
+    def _ended_apart(self) -> EndedCalls:
+        """Return the accounts for an end that is not the inner backend's, whose future is cancelled because of it."""
+        accounts, inner = self._context.ended_calls, self.inner
+        if inner is not None and not inner.done() and not inner.running():
+            accounts.note(self.name, "cancelled", -1)
+        return accounts
+
     def fail(self, error: BaseException) -> None:
         if not isinstance(error, Exception):  # meant for the interrupted thread
             error = CallyardError(f"{self.name!r}: {error!r} interrupted its submission; submit it again")
+        self._ended_apart().note_failure(self.name, error)
         self._finish(lambda future: future.answered(None, None, error, failed=True))
 
     def _answer(self, found: CachedResult) -> None:
+        self._ended_apart().note(self.name, "cached")
         self._finish(lambda future: self._stored_in(future).answered(found, found.token, failed=found.failed))
 
     def _stored_in(self, future: CachedFuture) -> CachedFuture:

@@ -55,7 +55,7 @@ class FileSource:
         except OSError as error:
             raise SourceLost(f"{self._path!r} cannot be read any more: {error.strerror}") from error
         if left:
-            raise SourceLost(f"{self._path!r} has become shorter since the call was submitted")
+            raise SourceLost(f"{self._path!r} has become shorter meanwhile")
 
 
 class _DiskSource:
@@ -186,7 +186,7 @@ class ContentSink:
                 if accept(incoming):
                     return ""
                 self.again = self._start > 0
-                return "it was changed since the call was submitted"
+                return "it was changed meanwhile"
             except (OSError, CacheError) as error:
                 return _not_stored(error)
 

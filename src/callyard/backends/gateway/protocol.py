@@ -9,11 +9,13 @@
                         KILL       end all calls, by this signal where they run
                         LEAVE      this process ends; jobs go on
                         CLOSE      end, now that all calls have ended
+                        ASK        the status of calls, and perhaps of the executor, at this moment
     gateway -> driver   OPENED     the description of the backend
                         REFUSED    the backend cannot be opened: the error
                         NEWS       of calls: running or not, job, number of the run
                         RESULT, ERROR, CANCELLED   the end of a call
                         WARNING    a text for the user
+                        ANSWER     to an ASK of the same number
                         ENDED      the last message
     both                WANT       names of contents that are not there yet: of calls, or of files that results name
                         CONTENT    one of these
@@ -31,10 +33,12 @@ from typing import Any, NamedTuple
 __all__ = [
     "BEAT",
     "SILENCE",
+    "Answer",
     "ContentName",
     "LinkBroken",
     "Message",
     "Opening",
+    "Question",
     "SentCall",
     "SentFile",
     "SentInput",
@@ -43,9 +47,9 @@ __all__ = [
     "WantedContent",
 ]
 
-OPEN, FUNCTION, CALL, CONTENT, CANCEL, FORGET, FORGET_FUNCTIONS, KILL, LEAVE, CLOSE = range(71, 81)
+OPEN, FUNCTION, CALL, CONTENT, CANCEL, FORGET, FORGET_FUNCTIONS, KILL, LEAVE, CLOSE, ASK = range(71, 82)
 OPENED, REFUSED, WANT, NEWS, RESULT, ERROR, CANCELLED, WARNING, ENDED = range(91, 100)
-ALIVE, BEGIN, PIECE, END = range(100, 104)
+ALIVE, BEGIN, PIECE, END, ANSWER = range(100, 105)
 
 BEAT = 10.0  # s between two signs of life
 SILENCE = 35.0  # s without any byte after which the other side counts as gone
@@ -130,6 +134,22 @@ class SentFailure(NamedTuple):
 
     error: bytes  # exception and traceback, pickled
     run: Mapping[str, Any] | None = None  # as of a result; None for a call that has not begun
+
+
+class Question(NamedTuple):
+    """A question about this moment."""
+
+    calls: Sequence[int]  # numbers of calls
+    whole: bool  # about all calls together, too
+
+
+class Answer(NamedTuple):
+    """The answer: for each call its `CallStatus` as a tuple, None for an unknown one; and what waits for what."""
+
+    calls: Sequence[tuple[Any, ...] | None]
+    waiting: dict[str, int]  # the numbers of waiting calls, by reason
+    capacity: dict[str, int]
+    used: dict[str, int]
 
 
 class Opening(NamedTuple):

@@ -29,15 +29,28 @@ from ...futures import Future, item, when_ended
 from ...hashing.files import take_copies_from
 from ...serialize.namespace_replica import LoadedFunction
 from ...serialize.packed import PackedCall, load_with_inputs
+from ...status.executor_status import ExecutorStatus
 from ...transport.frames import GarbledFrame
 from ...worker.exceptions import unreadable_call
-from ..base import Backend
+from ..base import Backend, status_of
 from ..batch.call_pickles import hold_arguments
 from ..cached.backend import CachedBackend
+from ..cached.cached_future import CachedFuture
 from . import protocol
 from .contents import ContentSink
 from .message_streams import Announced, LargeMessage, MessageReader, MessageWriter, Sink, in_memory
-from .protocol import ContentName, Message, Opening, SentCall, SentFailure, SentInput, SentPickle, WantedContent
+from .protocol import (
+    Answer,
+    ContentName,
+    Message,
+    Opening,
+    Question,
+    SentCall,
+    SentFailure,
+    SentInput,
+    SentPickle,
+    WantedContent,
+)
 from .remote_answers import Answers, dumped
 from .remote_place import GatewayPlace
 from .used_packages import compare
@@ -73,6 +86,7 @@ class Gateway:
         self._forgotten: set[int] = set()  # what it will name no more, though calls that wait here may have named it
         self._forgotten_functions: set[int] = set()  # likewise
         self._told: dict[int, tuple[bool, str | None, int]] = {}  # of calls that have not ended, what was said last
+        self._changed = threading.Event()  # a call has come or ended
         self._over = self._left = self._ended = False
 
     def run(self) -> bool:
@@ -125,10 +139,12 @@ class Gateway:
             self._forgotten_functions.update(content)
             self._forget()
         else:
-            self._end(kind, number, backend)
+            self._end(kind, number, content, backend)
 
-    def _end(self, kind: int, number: int, backend: Backend) -> None:
-        if kind == protocol.KILL:
+    def _end(self, kind: int, number: int, content: Any, backend: Backend) -> None:
+        if kind == protocol.ASK:
+            self._writer.put(protocol.ANSWER, number, self._answered(content, backend))
+        elif kind == protocol.KILL:
             self._cancel_waiting()
             backend.kill(number)
         elif kind == protocol.LEAVE:
@@ -240,6 +256,7 @@ class Gateway:
             return
         self._futures[number] = future
         self._told[number] = (False, None, 1)
+        self._changed.set()
         when_ended(future, partial(self._call_ended, number))
 
     def _forget(self) -> None:
@@ -299,16 +316,30 @@ class Gateway:
     def _cancel(self, number: int) -> None:
         for freed in self._waiting.drop(number):
             self._submitted(*freed)
+        self._answers.forget(number)
         future = self._futures.pop(number, None)
         if future is not None:
             self._told.pop(number, None)
-            future.cancel()
+            if isinstance(future, CachedFuture) and self._backend is not None and self._backend.detached:
+                future.cancel_begun()
+            else:
+                future.cancel()
 
     def _cancel_waiting(self) -> None:
         for number in self._waiting.clear():
             self._writer.put(protocol.CANCELLED, number)
 
     # -- answers ---------------------------------------------------------------------------------------
+
+    def _answered(self, question: Question, backend: Backend) -> Answer:
+        """Return the status of some calls, with the calls before them as words."""
+        told: list[tuple[object, ...] | None] = []
+        for number in question.calls:
+            future = self._futures.get(number)
+            status = None if future is None else future.call_status
+            told.append(status and tuple(status._replace(words=status.reason or status.words, awaits=())))
+        whole = status_of(backend) if question.whole else ExecutorStatus()
+        return Answer(told, dict(whole.waiting), whole.capacity, whole.used)
 
     def _send_files(self, names: Iterable[WantedContent]) -> None:
         """Send the contents of files that results name, or that there are none."""
@@ -320,6 +351,7 @@ class Gateway:
                 self._writer.put_large(partial(LargeMessage, protocol.CONTENT, 0, name, [source]))
 
     def _call_ended(self, number: int, future: Future[Any]) -> None:
+        self._changed.set()
         if self._told.pop(number, None) is not None:
             self._answers.tell(number, future)
 
@@ -327,7 +359,10 @@ class Gateway:
         """Send news of calls; end this process if the driver is silent for too long, as its link may be cut."""
         pause = _SOON
         while True:
-            time.sleep(pause)
+            if self._changed.wait(pause):  # calls have come or ended, so others begin
+                self._changed.clear()
+                pause = _SOON
+                time.sleep(pause)
             if self._ended:
                 return
             if not self._still_there():

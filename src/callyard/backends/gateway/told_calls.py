@@ -81,11 +81,16 @@ class ToldCalls:
     def disconnect(self) -> None:
         self._writer = None
 
-    def say(self, kind: int, number: int = 0) -> bool:
-        """Send a message without content; return False without a connection."""
+    @property
+    def connected(self) -> bool:
+        """True while there is a gateway to talk to."""
+        return self._writer is not None
+
+    def say(self, kind: int, number: int = 0, content: Any = None) -> bool:
+        """Send a message; return False without a connection."""
         writer = self._writer
         if writer is not None:
-            writer.put(kind, number)
+            writer.put(kind, number, content)
         return writer is not None
 
     def kill(self, signum: int) -> set[Future[Any]]:
