@@ -33,8 +33,8 @@ class Cache:
     """A directory that holds the results of calls, one HDF5 file for each: `Executor(cache=Cache("results"))`.
 
     A cache is a mapping of entries by the keys of their calls; the unique beginning of a key is enough, from six
-    characters on. Iteration goes over the entries, not the keys, in the order of storing; failed calls have entries too.
-    An unreadable entry is left out with a warning.
+    characters on. Iteration goes over the entries, not the keys, in the order of storing. An unreadable entry is left
+    out with a warning. Failed calls have entries, too.
 
     Args:
         directory: the path, "~" allowed. A missing directory is made, for its user alone, unless `mode` is
