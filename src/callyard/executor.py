@@ -72,6 +72,8 @@ class Executor(StandardExecutor):
         max_tasks_per_child: the number of calls after which a worker is replaced (count); default: no limit.
         progress: True to show how many calls are done, run, wait, have failed, and about how long the rest takes: a
             line at the bottom of a terminal, a bar in a notebook, nothing elsewhere. Default: False.
+        logs: a directory for the output and the failure of each call, one file for each that has any, as
+            "relax-12.log"; for live calls on this machine without a cache, as a cache keeps both. Default: none.
         events: what happens to calls, and what they use (time, memory, bytes), is recorded: a path appends it to that
             file, as JSON lines; a function is called with each event, in a thread of its own; True only keeps the
             record in memory. Default: nothing is recorded, and nothing measured.
@@ -109,6 +111,7 @@ class Executor(StandardExecutor):
         init_function: Callable[[], dict[str, Any]] | None = None,
         max_tasks_per_child: int | None = None,
         progress: bool = False,
+        logs: str | os.PathLike[str] | None = None,
         events: str | os.PathLike[str] | Callable[[Event], object] | bool | None = None,
         dry_run: bool = False,
     ) -> None:
@@ -118,7 +121,9 @@ class Executor(StandardExecutor):
         _check_depth()
         forced = forced_dry_run(os.environ)
         recorder = None if dry_run or forced else _recorder(events, progress)
-        settings = Settings(max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child, recorder)
+        settings = Settings(
+            max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child, logs, recorder
+        )
         known = Resources(others=dict.fromkeys(other_resources(backend)))
         self._resources = known.updated(resource_dict or {})
         if dry_run or forced:

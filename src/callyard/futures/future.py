@@ -86,6 +86,11 @@ class Future(FutureState[T]):
         """The scheduler's id of the job that runs this call; None where no scheduler does."""
         return None
 
+    def origins(self) -> tuple[tuple[str, str], ...]:
+        """Return key and function of each stored call of which this is the result, or a part of it."""
+        key = self.key
+        return () if key is None else ((key, self.name),)
+
     @property
     def usage(self) -> Usage | None:
         """What the last run of the call has used; None if that was not measured. For the rest of this package."""
