@@ -95,6 +95,7 @@ def test_inputs_have_numbers_also_through_derived_futures(run: Run):
     both = callyard.batched([first, second], 2)
     run.submit([first], {"a": part})
     run.submit(callyard.item(part, 1), both[0])
+    run.recorder.flush()
     first.set_result(1)
     second.set_result([[1, 2]])
     run.submit(part, both[0])
