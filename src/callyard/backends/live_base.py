@@ -26,6 +26,7 @@ from ..utils.identity_cache import IdentityCache
 from ..worker.current_call import USAGE
 from .base import Settings
 from .cached.cached_future import Arguments, CachedCall, KeyedResult
+from .call_logs import CallLogs
 
 FORKED = "this executor belongs to the process that forked this one, and cannot be used here; make a new one"
 
@@ -57,6 +58,7 @@ class LiveBackend:
         self._order = count()
         self._paces: dict[Any, CallDurations] = {}
         self._plans: IdentityCache[Resources, CallPlan] = IdentityCache()
+        self._logs: CallLogs | None = None
 
     def _make_plan(self, resources: Resources) -> CallPlan:
         plan = self.make_plan(resources)
@@ -95,6 +97,8 @@ class LiveBackend:
         key = definition.id if definition is not None else (type(fn), name)
         pace = self._paces.get(key) or self._new_pace(key, name)
         call = Call(future, definition, packed, plan, pace, next(self._order))
+        if self._logs is not None:
+            call.log = self._logs.follow(future)
         self._begin(call, sources, ticket)
         return future
 

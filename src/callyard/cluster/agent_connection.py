@@ -67,6 +67,7 @@ class AgentConnection:
         self._buffers = SentBuffers(lambda: on_drop(self))
         self._workers = 0
         self._plans: dict[int, tuple[CallPlan, int]] = {}
+        self._last_plan = 0
 
     # -- to the agent ----------------------------------------------------------------------------------
 
@@ -101,21 +102,21 @@ class AgentConnection:
             add(json_frame(agent_protocol.SURROUNDINGS, self._import_settings()))
         if self._functions:
             add(json_frame(agent_protocol.FORGET, list(self._functions.take_dropped())))
-        full = []
+        full: list[Outgoing] = []
         for call in calls:
             self._sequence += 1
             self.in_flight[self._sequence] = call
             self._encode(call)
             # The frames of one message are limited.
             if len(self.sender.beside) > _MOST_BUFFERS:
-                full.append(self.sender.take())
+                full += self.sender.take()
         return full
 
     def forget_buffers(self) -> bool:
         """Let the agent forget buffers that no call here can use any more; return True if there are any."""
         numbers = self._buffers.take_dropped()
         if numbers:
-            self.sender.add(json_frame(agent_protocol.FORGET_BUFFERS, numbers))
+            self.sender.add(json_frame(agent_protocol.FORGET_BUFFERS, numbers), bulk=True)
         return bool(numbers)
 
     def _encode(self, call: Call) -> None:
@@ -140,7 +141,8 @@ class AgentConnection:
             head["order"] = True
             parts.append(Packed(pickle.dumps(call.remember, 5)))
         body = wrap(head, parts, self.sender.beside, self._buffers)
-        self.sender.add(frames.encode(agent_protocol.CALL, self._sequence, number, WHOLE, body))
+        frame = frames.encode(agent_protocol.CALL, self._sequence, number, WHOLE, body)
+        self.sender.add(frame, bulk=any(part.memories for part in parts))
 
     def _again(self, call: Call) -> list[Packed]:
         """Return the packed arguments of the next run: those of each rank behind this connection."""
@@ -165,10 +167,10 @@ class AgentConnection:
         known = self._plans.get(id(plan))
         if known is not None:
             return known[1]
-        # Calls may each bring a plan of their own; the agent then learns the numbers anew.
-        if len(self._plans) > _MOST_PLANS:
+        if len(self._plans) > _MOST_PLANS:  # calls may each bring a plan of their own
             self._plans.clear()
-        number = len(self._plans) + 1
+            self.sender.add(frames.encode(agent_protocol.FORGET_PLANS, 0, self._last_plan), bulk=True)
+        self._last_plan = number = self._last_plan + 1  # never twice: a call on its way may still name an old one
         # With the plan itself, so that no other plan gets the same id.
         self._plans[id(plan)] = plan, number
         said = {
@@ -196,7 +198,7 @@ class AgentConnection:
 
     def end(self) -> None:
         self.ending = True
-        self.sender.add(json_frame(agent_protocol.END))
+        self.sender.add(json_frame(agent_protocol.END), bulk=True)
 
     # -- from the agent --------------------------------------------------------------------------------
 
@@ -274,6 +276,7 @@ def _lost(said: dict[str, Any]) -> BaseException:
     error = kind(said["words"])
     if isinstance(error, WorkerLost):
         error.exitcode = said["exitcode"]
+    error._run = said["run"]
     return error
 
 

@@ -97,7 +97,8 @@ class AgentReply:
 
     def fail_with(self, error: BaseException) -> None:
         exitcode = getattr(error, "exitcode", None)
-        said = {"kind": type(error).__name__, "words": str(error), "exitcode": exitcode}
+        run = getattr(error, "_run", None)
+        said = {"kind": type(error).__name__, "words": str(error), "exitcode": exitcode, "run": run}
         if self._usage is not None:
             said["usage"] = self._usage.known()
         self._say(LOST, 0, json.dumps(said).encode())
@@ -117,13 +118,14 @@ class AgentReply:
             head = {**head, "usage": self._usage.known()}
         if self._note is not None:
             head, parts = {**head, "note": True}, [*parts, Packed(pickle.dumps(self._note, 5))]
-        self._say(kind, WHOLE, wrap(head, parts, self._sender.beside))
+        bulk = any(part.memories for part in parts)
+        self._say(kind, WHOLE, wrap(head, parts, self._sender.beside), bulk)
 
-    def _say(self, kind: int, flags: int, body: bytes) -> None:
+    def _say(self, kind: int, flags: int, body: bytes, bulk: bool = False) -> None:
         if not self._ended:
             self._ended = True
             microseconds = min(int(self._pace.seconds * 1e6), _MOST)
-            self._sender.add(frames.encode(kind, self._sequence, microseconds, flags, body))
+            self._sender.add(frames.encode(kind, self._sequence, microseconds, flags, body), bulk)
 
 
 class StartTeller:

@@ -238,12 +238,12 @@ class ClusterDriver(ThreadedRunner):
         if self._killed_at is None:
             self._agents.look_after(loop, now, self._prepared or self._placement.waiting or self._expecting())
             self._prepared = False
+        elif now > self._killed_at + _GRACE:
+            self._agents.abandon()  # before the lost calls are ended: no turn may come after this one
         self._agents.take_back_stalled(now)
         self._agents.judge_doubtful(now)
         self._take_back()
         self._give_up_unplaceable(now)
-        if self._killed_at is not None and now > self._killed_at + _GRACE:
-            self._agents.abandon()
 
     def _time_to_wait(self, now: float) -> float | None:
         """Return the time for which nothing is due (s); None for any time."""

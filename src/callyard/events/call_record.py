@@ -16,7 +16,7 @@ from .event import Ended, Event, Failure, RunBegan, RunEnded, Started, Submitted
 
 __all__ = ["CallRecord", "CallState", "RunRecord"]
 
-CallState = Literal["waiting", "running", "finished", "failed", "cancelled", "cached"]
+CallState = Literal["planned", "waiting", "running", "finished", "failed", "cancelled", "cached"]
 
 
 @dataclass(slots=True)
@@ -26,7 +26,8 @@ class CallRecord:
     Attributes:
         number: the place in the order of submission, from 0.
         name: the name of the called function.
-        state: "waiting" until the function begins; "cached" for a result that was in the cache.
+        state: "waiting" until the function begins; "cached" for a result that was in the cache; "planned" for a call of
+            a dry run that would be computed.
         reason: of a waiting call: words that go on from "waits", as "for 2 GPUs".
         line: the place of the submission, as "study.py:12".
         asked: the resources asked for, by name.
@@ -63,7 +64,7 @@ class CallRecord:
 
     @property
     def is_over(self) -> bool:
-        return self.state not in ("waiting", "running")
+        return self.state not in ("planned", "waiting", "running")
 
     def apply(self, event: Waiting | Started | Ended) -> None:
         """Take in what has happened; after the end, nothing does."""

@@ -124,8 +124,13 @@ class WorkerPool(ThreadedRunner):
 
     def kill(self, signum: int) -> None:
         """End the workers by a signal, and the pool. Running calls fail; the caller cancels waiting ones before."""
+        self._dispatcher.closing = True
+        self.signal(signum)
+
+    def signal(self, signum: int) -> None:
+        """End the workers by a signal. Running calls fail and later ones are cancelled, but the pool goes on."""
         self._signal = signum
-        self._dispatcher.killed = self._dispatcher.closing = True
+        self._dispatcher.killed = True
         self._io.wake()
 
     def terminate(self) -> None:

@@ -40,12 +40,14 @@ class Delivery:
         private: bool,
         state: ExecutorState,
         clock: Callable[[], float],
+        executor: str = "",
         recorder: Recorder | None = None,
     ) -> None:
         self._recorder = recorder
         self.home, self._state, self._clock = home, state, clock
         self.private = private  # results are of no use to others
-        self.me = f"{this_process().label}+{os.urandom(4).hex()}"  # our name among the waiting processes
+        self.executor = executor  # its name, if several processes act for it in turn
+        self.me = f"{this_process().label}+{executor or os.urandom(4).hex()}"  # our name among the waiting processes
 
     def show_running(self, calls: Iterable[JobCall]) -> None:
         """Let the futures say "running"."""

@@ -78,6 +78,7 @@ class CachedBackend:
             raise RuntimeError(FORKED)
         call = SharedCall(self._context, fn, self._settings.of(resources))
         future = CachedFuture(call.name)
+        future.home = call.settings.cache._directory
         try:
             if name is None:
                 call.prepare(args, kwargs)
