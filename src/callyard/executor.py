@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import argument_checks
 from .backends.base import Backend, Settings, status_of
 from .backends.registry import open_backend, open_plan, other_resources
+from .backends.unfinished_calls import cancel_calls, unfinished_of
 from .dependencies.map_chunks import run_chunk
 from .errors import CallyardError, ResourceError
 from .errors.suggestions import strict
 from .futures import Future, batched, before_sleep, unasked
+from .report import status_server
 from .report.progress import Progress
 from .resources import Resources
 from .status.executor_status import ExecutorStatus
@@ -353,13 +355,23 @@ class _Running:
         self.backend = backend
         self.progress = progress
         self.closed = False
-        self._closer = weakref.finalize(self, backend.close, False)  # when neither executor nor view is left
+        self._shown = status_server.show(self)
+        self._closer = weakref.finalize(self, _let_go, backend, self._shown)  # when neither executor nor view is left
         self._closer.atexit = False
 
     def status(self, executor: str, ask: bool = True) -> ExecutorStatus:
         status = status_of(self.backend, ask)
         status.executor = executor
         return status
+
+    def shown_status(self) -> ExecutorStatus:
+        return self.status(f"{self.backend.description}{', shut down' if self.closed else ''}")
+
+    def explain_call(self, number: int) -> str:
+        return next((call.future.explain() for call in unfinished_of(self.backend) if call.number == number), "")
+
+    def cancel_call(self, number: int | None, key: str) -> list[str]:
+        return cancel_calls(self.backend, number, key)
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         self.closed = True
@@ -371,6 +383,7 @@ class _Running:
         # Last: if an exception interrupts the above, the backend is still closed when the executor is collected.
         self._closer.detach()
         if wait:
+            status_server.hide(self._shown)
             unasked.end_silence(self)
         if wait and self.progress is not None:
             self.progress.close()
@@ -384,6 +397,11 @@ class _Running:
         self.closed = True
         unasked.begin_silence(self)
         self.backend.interrupt()
+
+
+def _let_go(backend: Backend, shown: int) -> None:
+    status_server.hide(shown)
+    backend.close(False)
 
 
 def _check_depth() -> None:

@@ -17,11 +17,12 @@ __all__ = ["COMMANDS", "UsageError", "main", "parser_of", "version"]
 
 # Each module has configure(parser), which adds its options, and run(options), which returns the exit status.
 COMMANDS = {
+    "status": "what runs now: executors, calls, resources in use",
     "list": "the calls in a cache, and those that wait or run",
     "show": "one call: function, arguments, result, where and how it ran",
     "explain": "what went into the key of a call, and why it was not in the cache",
     "logs": "what a call wrote",
-    "cancel": "end calls that are jobs, or are going to be",
+    "cancel": "end calls of running executors, and calls that are jobs or are going to be",
     "retry": "remove a failure, or the claim of a process that has died, so that the call runs again",
     "resume": "submit batches that have not reached the scheduler",
     "prune": "remove what is old, large, or no longer wanted",

@@ -82,7 +82,10 @@ class Call:
     __slots__ = (
         *("again", "arguments", "asks_again", "attempt", "deadline", "definition", "future", "inputs", "note", "noted"),
         *("order", "pace", "plan", "remember", "restarted"),
+        "unwanted",  # set for a running call that is to end, by a person's word
     )
+
+    unwanted: bool
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["daemon_directory", "expand", "runs_directory"]
+__all__ = ["daemon_directory", "expand", "runs_directory", "status_directory"]
 
 
 def expand(path: str) -> str:
@@ -20,6 +20,11 @@ def runs_directory() -> str:
 def daemon_directory(machine: str) -> str:
     """Return the directory of this machine's daemon: `CALLYARD_DAEMON`, or one in the user's home."""
     return os.environ.get("CALLYARD_DAEMON") or os.path.join(_state_directory(), "daemon", machine)
+
+
+def status_directory(machine: str) -> str:
+    """Return the directory of the sockets of this machine's executors: `CALLYARD_STATUS`, or one in the user's home."""
+    return os.environ.get("CALLYARD_STATUS") or os.path.join(_state_directory(), "status", machine)
 
 
 def _state_directory() -> str:
