@@ -348,7 +348,7 @@ def test_explain_a_call_that_is_not(callyard, relaxed, lab):
     assert ended.status == 1
     assert f"the nearest entry is {relaxed}" in ended.out
     assert "  global lab_of_mine.SCALE: 2 -> 3" in ended.out
-    assert ended.out.endswith("  argument 'force': 0.1 -> -1\n")
+    assert ended.out.endswith("  argument force: 0.1 -> -1\n")
     found = json.loads(callyard("explain", "--json", "-C", "results", "lab_of_mine:relax", "Cu").out)
     assert (found["hit"], found["nearest"], len(found["differences"])) == (False, relaxed, 1)
 
