@@ -27,6 +27,7 @@ from typing import Any, Protocol
 
 from ..status.executor_status import ExecutorStatus
 from ..system.peers import is_own_user
+from ..system.process_title import script_name
 from ..system.unix_sockets import make_directory, socket_in
 from ..utils.locks import new_lock, under
 from ..version import VERSION
@@ -170,7 +171,7 @@ class StatusServer:
 
 
 def _answer(question: Mapping[str, Any]) -> dict[str, Any]:
-    head = {"protocol": PROTOCOL, "version": VERSION, "pid": os.getpid(), "script": _script()}
+    head = {"protocol": PROTOCOL, "version": VERSION, "pid": os.getpid(), "script": script_name(sys.argv) or "python"}
     if question.get("protocol") != PROTOCOL:
         return head
     step = _ANSWERS.get(str(question.get("ask")))
@@ -181,15 +182,6 @@ def _answer(question: Mapping[str, Any]) -> dict[str, Any]:
     except Exception as error:
         _log.debug("a question could not be answered", exc_info=True)
         return {**head, "error": f"{type(error).__name__}: {error}"}
-
-
-def _script() -> str:
-    """Return the program of this process, as "study.py", or the package for `python -m`."""
-    path = sys.argv[0] if sys.argv else ""
-    name = os.path.basename(path)
-    if name == "__main__.py":
-        name = os.path.basename(os.path.dirname(path))
-    return name if name not in ("", "-c") else "python"
 
 
 def _executors() -> dict[int, ShownExecutor]:

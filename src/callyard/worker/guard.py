@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable
 from typing import NoReturn
 
+from ..system.process_title import set_title
 from ..system.processes import become_subreaper, die_with_parent, end_children
 
 _ORPHANED = signal.SIGUSR1  # the parent has ended
@@ -48,6 +49,7 @@ def _fork(parent: int, descriptors: Iterable[int]) -> int:
     if worker:
         for fd in descriptors:
             os.close(fd)
+        set_title("guard")
         _stand_guard(worker)
     return guard
 
