@@ -17,9 +17,9 @@ SCRIPT = """
 import os, subprocess
 from callyard import Executor
 
-def names(_=None):
-    ends = [os.getpid(), os.getppid()]
-    return subprocess.run(["ps", "-o", "comm=,args=", "-p", ",".join(map(str, ends))], capture_output=True, text=True).stdout
+def names():
+    both = f"{os.getpid()},{os.getppid()}"
+    return subprocess.run(["ps", "-o", "comm=,args=", "-p", both], capture_output=True, text=True).stdout
 
 with Executor(1) as ex:
     print(ex.submit(names).result())
@@ -39,10 +39,13 @@ def test_workers_are_named_after_the_script(tmp_path: Path) -> None:
 
 
 def test_a_title_longer_than_the_arguments_is_cut_and_touches_no_variable() -> None:
-    code = (
-        "from callyard.system.process_title import set_title; import os; set_title('worker', 'x' * 10000);"
-        "print(len(open('/proc/self/cmdline', 'rb').read()), os.environ['MARK'], b'MARK=here' in open('/proc/self/environ', 'rb').read())"
-    )
+    code = """
+import os
+from callyard.system.process_title import set_title
+set_title("worker", "x" * 10000)
+with open("/proc/self/cmdline", "rb") as arguments, open("/proc/self/environ", "rb") as variables:
+    print(len(arguments.read()), os.environ["MARK"], b"MARK=here" in variables.read())
+"""
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "MARK": "here"}, capture_output=True, text=True, check=True
     )

@@ -18,6 +18,7 @@ __all__ = ["COMMANDS", "UsageError", "main", "parser_of", "version"]
 # Each module has configure(parser), which adds its options, and run(options), which returns the exit status.
 COMMANDS = {
     "status": "what runs now: executors, calls, resources in use",
+    "watch": "the same, live in the terminal, with keys to open, read and cancel calls",
     "list": "the calls in a cache, and those that wait or run",
     "show": "one call: function, arguments, result, where and how it ran",
     "explain": "what went into the key of a call, and why it was not in the cache",

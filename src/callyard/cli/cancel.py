@@ -24,7 +24,7 @@ from .arguments import VARIABLE, add_json, add_place, from_environment, open_cac
 from .confirm import add_yes, confirm
 from .list_calls import row_of_job
 
-__all__ = ["configure", "run"]
+__all__ = ["cancel_jobs", "configure", "run", "told"]
 
 _NAME = r"(\d+)(?:\.(\d+))?:(\d+)"  # of a call: process, executor, number
 _SHORTEST = 4  # characters of a key by which calls of running executors are looked for
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         rows = [row_of_job(call) for call in calls]
         preview = f"{tables.by_function(rows)}\n{tables.total(rows)}"
         confirm(options, preview, "Cancel them?", "; `callyard list` lists the calls")
-    _cancel(calls)
+    cancel_jobs(calls)
     if options.json:
         of_executors: list[dict[str, object]] = [{"words": words} for words in done]
         print_json({"cancelled": [*of_executors, *({"key": call.known_as, "job": call.job} for call in calls)]})
@@ -125,7 +125,7 @@ def _the_call(cache: Cache, beginning: str) -> JobCallStatus:
     return the_job_call(found, beginning)
 
 
-def _cancel(calls: list[JobCallStatus]) -> None:
+def cancel_jobs(calls: list[JobCallStatus]) -> None:
     """Cancel the jobs at the scheduler, then record the calls as cancelled for the processes that wait for them."""
     for scheduler in {call.folder.batch.scheduler for call in calls}:
         meant = [call for call in calls if call.folder.batch.scheduler == scheduler]

@@ -160,7 +160,7 @@ class ExecutorStatus:
     def _lines(self) -> Iterable[str]:
         yield self.counts_in_words()
         if self.capacity:
-            yield f"in use: {self._use_in_words()}"
+            yield f"in use: {self.use_in_words()}"
         if len(self.calls) > 1:
             yield from _table([("", *STATES), *self._rows()])
         for reason, number in self.waiting.most_common(_MOST_LINES):
@@ -179,7 +179,8 @@ class ExecutorStatus:
         if len(most) > _MOST_LINES:
             yield f"{len(most) - _MOST_LINES:,} others", *("" for _ in STATES)
 
-    def _use_in_words(self) -> str:
+    def use_in_words(self) -> str:
+        """Return the resources in use, as "1 of 4 cores, 1 of 8 GiB of memory"; "" if nothing is known of them."""
         parts = []
         for name, there in self.capacity.items():
             used = self.used.get(name, 0)
@@ -195,7 +196,7 @@ class ExecutorStatus:
 
         head = "".join(f"<th>{state}</th>" for state in ("", *STATES))
         rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self._rows())
-        lines = [f"in use: {self._use_in_words()}"] if self.capacity else []
+        lines = [f"in use: {self.use_in_words()}"] if self.capacity else []
         lines += [f"{calls(number)} {'waits' if number == 1 else 'wait'} {why}" for why, number in self.waiting.items()]
         lines += [f"{call.name} runs{_place(call)}" for call in self.running[:_MOST_LINES]]
         lines += [f"{failure.name} failed: {failure.error}" for failure in self.failures]
