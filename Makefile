@@ -15,7 +15,7 @@ DEFAULT := $(shell $(PYTHON) tools/interpreters.py --default)
 BIN = .venv/$(DEFAULT)/bin
 SOURCES := $(shell find src -name '*.py' -o -name py.typed) pyproject.toml README.md LICENSE
 # In continuous integration a skipped capability is a failure: see tests/conftest.py.
-CALLYARD_REQUIRE ?= $(if $(CI),csh fish gridengine mpi slurm slurmdbd ssh ase matplotlib mypy nbclient numpy pandas)
+CALLYARD_REQUIRE ?= $(if $(CI),accounts csh fish gridengine mpi slurm slurmdbd ssh ase matplotlib mypy nbclient numpy pandas)
 PIP_DISABLE_PIP_VERSION_CHECK = 1
 export CALLYARD_REQUIRE PIP_DISABLE_PIP_VERSION_CHECK
 # Containers often set it: each of the thousand interpreters that tests start would compile all that it imports.

@@ -20,6 +20,7 @@ from pathlib import Path
 import hypothesis
 import psutil
 import pytest
+from accounts import why_no_other_account
 from gate import Gate
 from grid import why_no_grid
 from instance import why_no_flux
@@ -68,6 +69,7 @@ CAPABILITIES: dict[str, Callable[[], bool]] = {
     "flux": lambda: not WHY_NOT["flux"](),
     "gridengine": lambda: not WHY_NOT["gridengine"](),
     "ssh": lambda: not WHY_NOT["ssh"](),
+    "accounts": lambda: not WHY_NOT["accounts"](),
     "csh": lambda: _program("csh"),
     "fish": lambda: _program("fish"),
     "dash": lambda: _program("dash"),
@@ -81,6 +83,7 @@ WHY_NOT: dict[str, Callable[[], str]] = {
     "flux": why_no_flux,
     "gridengine": why_no_grid,
     "ssh": why_no_server,
+    "accounts": why_no_other_account,
     "slurmdbd": lambda: why_no_cluster(
         "slurmdbd", "sacct", "mariadbd", "mariadb-install-db", "mariadb-admin", "mariadb"
     ),

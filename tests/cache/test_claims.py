@@ -160,7 +160,7 @@ def test_who_is_gone_is_succeeded(claims: Claims, home: CacheDirectory) -> None:
     assert not files(home)
 
 
-@pytest.mark.parametrize("change", [{"host": "elsewhere"}, {"namespace": "1.2"}])
+@pytest.mark.parametrize("change", [{"host": "elsewhere", "boot": "b007"}, {"namespace": "1.2"}])
 def test_who_may_live_is_not_succeeded(claims: Claims, home: CacheDirectory, change: dict[str, str]) -> None:
     elsewhere = dead("a1").replace(**change)
     write(home, KEY, elsewhere)

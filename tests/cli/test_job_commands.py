@@ -1,4 +1,4 @@
-"""The commands on calls that are jobs, on a real cluster: queued, running, failed, submitted again, requeued."""
+"""The commands on calls that are jobs, of a real cluster and of this machine: queued, running, failed, made again."""
 
 from __future__ import annotations
 
@@ -10,17 +10,36 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import drivers
+import local_calls
 import noted_calls as calls
 import pytest
-from cluster import Cluster
-from drivers import executor
 from gate import Gate
 from this_machine import until
 
 from callyard import Cache, Executor
 
 Command = Callable[..., Any]
-HELD = {"slurm_cmd_args": ["--hold"]}
+
+
+class Kind(NamedTuple):
+    """A kind of jobs.
+
+    Attributes:
+        executor: makes an executor of a cache.
+        held: resources of a call that waits.
+        job: the pattern of an ID.
+    """
+
+    executor: Callable[..., Executor]
+    held: dict[str, Any]
+    job: str
+
+
+KINDS = {
+    "slurm": Kind(drivers.executor, {"slurm_cmd_args": ["--hold"]}, r"\d+(_\d+)?"),
+    "daemon": Kind(local_calls.executor, {"begin": "now+7days"}, r"[\w.-]+-[0-9a-f]{16}-\d+"),
+}
 
 
 class Submitted(NamedTuple):
@@ -35,12 +54,28 @@ class Submitted(NamedTuple):
     failed: str
 
 
+@pytest.fixture(
+    scope="session",
+    params=[pytest.param(name, marks=[pytest.mark.needs(name), pytest.mark.once]) for name in KINDS],
+)
+def started(request: pytest.FixtureRequest) -> str:
+    """The name of a kind whose daemons run: of the session, as they stay after a test."""
+    request.getfixturevalue({"slurm": "cluster", "daemon": "running_daemon"}[request.param])
+    return str(request.param)
+
+
 @pytest.fixture
-def make(slurm: Cluster, results: Path) -> Iterator[Callable[..., Executor]]:
+def kind(started: str, request: pytest.FixtureRequest) -> Kind:
+    request.getfixturevalue(started)
+    return KINDS[started]
+
+
+@pytest.fixture
+def make(kind: Kind, results: Path) -> Iterator[Callable[..., Executor]]:
     made: list[Executor] = []
 
-    def create(**options: Any) -> Executor:
-        made.append(executor(results, **options))
+    def create() -> Executor:
+        made.append(kind.executor(results))
         return made[-1]
 
     yield create
@@ -50,13 +85,15 @@ def make(slurm: Cluster, results: Path) -> Iterator[Callable[..., Executor]]:
 
 
 @pytest.fixture
-def submitted(make: Callable[..., Executor], results: Path, journal: str, gate: Gate, callyard: Command) -> Submitted:
+def submitted(
+    make: Callable[..., Executor], kind: Kind, results: Path, journal: str, gate: Gate, callyard: Command
+) -> Submitted:
     ex = make()
     done = ex.submit(calls.noted, journal, "done")
     assert done.result() == "done"
     running = ex.submit(calls.held, journal, gate, "running")
     dependent = ex.submit(calls.noted, journal, "dependent", running, done)
-    waiting = ex.submit(calls.noted, journal, "waiting", resource_dict=HELD)
+    waiting = ex.submit(calls.noted, journal, "waiting", resource_dict=kind.held)
     failed = ex.submit(calls.failing, journal, "failed")
     assert isinstance(failed.exception(), ValueError)
     gate.arrived()
@@ -81,7 +118,7 @@ def fields(text: str) -> dict[str, str]:
 # ------------------------------------------------------------------ looking at calls that have no result
 
 
-def test_show_a_call_in_each_state(callyard: Command, submitted: Submitted) -> None:
+def test_show_a_call_in_each_state(callyard: Command, submitted: Submitted, kind: Kind) -> None:
     shown = {
         name: fields(callyard("show", str(submitted.cache), getattr(submitted, name)[:10]).out)
         for name in ("done", "running", "dependent", "waiting", "failed")
@@ -92,7 +129,7 @@ def test_show_a_call_in_each_state(callyard: Command, submitted: Submitted) -> N
     }  # fmt: skip
     for name, each in shown.items():
         assert each["key"].startswith(getattr(submitted, name)), name
-        assert re.fullmatch(r"\d+(_\d+)?", each["job"]), name
+        assert re.fullmatch(kind.job, each["job"]), name
         assert ("began" in each) == ("took" in each) == (states[name] != "queued"), name
     assert shown["dependent"]["inputs"] == "held, noted"
     assert shown["failed"]["error"] == "ValueError('failed')"
@@ -156,6 +193,9 @@ def test_when_a_call_began_and_how_long_it_took(callyard: Command, submitted: Su
     assert later[submitted.running]["seconds"] > running["seconds"]
 
 
+@pytest.mark.parametrize("started", ["slurm"], indirect=True)
+@pytest.mark.needs("slurm")
+@pytest.mark.once
 def test_a_requeued_call_began_when_it_was_started_again(
     callyard: Command, make: Callable[..., Executor], results: Path, journal: str, gate: Gate
 ) -> None:
@@ -264,3 +304,48 @@ def test_failed_jobs_that_are_pruned_are_counted(
         assert ended.out.splitlines()[-2].split()[:2] == ["failing", "1"]
         assert ended.out.splitlines()[-1] == f"{word} 1 call, 0 B, with the files and logs of 1 submission"
     assert callyard("prune", str(results), "--state", "failed").out == "removed 0 calls, 0 B\n"
+
+
+# ------------------------------------------------------------------ after a script that was killed
+
+KILLED = """
+    from callyard.hosts import daemon
+    from local_calls import executor
+
+    def killed(*args):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    ex = executor(results)
+    begun = ex.submit(calls.held, journal, gate, "begun")
+    wait_for_ids([begun])
+    daemon._asked = killed
+    wait([ex.submit(calls.noted, journal, "unsent", begun)])
+"""
+
+
+@pytest.mark.parametrize("started", ["daemon"], indirect=True)
+@pytest.mark.needs("daemon")
+@pytest.mark.once
+def test_resume_what_a_killed_script_has_not_submitted(
+    callyard: Command, make: Callable[..., Executor], results: Path, journal: str, gate: Gate, tmp_path: Path
+) -> None:
+    driver = drivers.Driver(KILLED, {"results": str(results), "journal": journal, "gate": gate}, tmp_path)
+    driver.finish()
+    driver.end()
+    gate.arrived()
+    assert {row["function"]: row["state"] for row in listed(callyard, results)} == {
+        "held": "running",
+        "noted": "unsent",
+    }
+    (sent,) = json.loads(callyard("resume", str(results), "--json").out)["submitted"]
+    assert sent["calls"] == 1
+    assert json.loads(callyard("resume", str(results), "--json").out)["submitted"] == []
+    assert {row["function"]: row["state"] for row in listed(callyard, results)} == {
+        "held": "running",
+        "noted": "queued",
+    }
+    gate.open()
+    ex = make()
+    begun = ex.submit(calls.held, journal, gate, "begun")
+    assert ex.submit(calls.noted, journal, "unsent", begun).result() == "unsent+begun"
+    assert calls.runs(journal) == {"begun": 1, "unsent": 1}

@@ -25,6 +25,7 @@ from this_machine import running, until
 
 from callyard import Executor, JobCancelled, WorkerLost
 from callyard.backends.batch.scheduler_client import client_of
+from callyard.hosts.daemon import make_directory
 from callyard.schedulers.base import Status
 
 pytestmark = [pytest.mark.once, pytest.mark.needs("daemon")]
@@ -108,6 +109,37 @@ def test_the_daemon_is_killed_at_many_steps(tmp_path: Path, monkeypatch: pytest.
     assert survivors, "there are more steps"
     died = {attempt.mark.read_text().split()[0] for attempt in attempts if attempt not in survivors}
     assert died >= {"open", "os.mkdir", "os.rename", "os.remove"}
+
+
+RENAMED = """
+import os, sys
+here = os.uname()
+os.uname = lambda: os.uname_result((here.sysname, "in-another-network", here.release, here.version, here.machine))
+from callyard.daemon.run_daemon import main
+main()
+"""
+
+
+def test_the_host_gets_another_name(own_daemon: TestedDaemon, jobs: Jobs, journal: str, gate: Gate) -> None:
+    """As a laptop does in another network: its jobs stay known, in this daemon and in the next."""
+    make_directory(str(own_daemon.directory))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    words = [sys.executable, "-c", RENAMED, str(own_daemon.directory)]
+    subprocess.run(words, env=environment, check=True, start_new_session=True)
+    ex = jobs()
+    first = ex.submit(noted_calls.held, journal, gate, "first")
+    gate.arrived()
+    assert str(first.job_id).startswith("in-another-network-")
+    second = ex.submit(noted_calls.noted, journal, "second", first)
+    until(lambda: second.job_id)
+    own_daemon.kill()
+    third = ex.submit(noted_calls.noted, journal, "third", second)
+    until(lambda: third.job_id)
+    assert not str(third.job_id).startswith("in-another-network-")
+    assert [status.phase for status in statuses(first.job_id, second.job_id)] == ["running", "waiting"]
+    gate.open()
+    assert third.result() == "third+second+first"
+    assert runs(journal) == {"first": 1, "second": 1, "third": 1}
 
 
 def test_a_killed_daemon_is_followed_by_another_that_knows_all(

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from callyard.daemon.job_files import JobFiles
+from callyard.daemon.job_names import JobNames
 from callyard.daemon.job_processes import KeeperEnd, Keepers
 from callyard.daemon.job_runner import JobRunner
 from callyard.daemon.keeper import CLAIMED, NO_ROOM, KeptJob
@@ -53,14 +54,16 @@ class Daemon:
 
     def __init__(self, place: Path) -> None:
         self.files, self.keepers, self.now = JobFiles(str(place)), PretendedKeepers(), 1000.0
-        self.runner = JobRunner(self.files, self.keepers, NodeCapacity(2, (), 0), lambda: self.now)
+        self.runner = JobRunner(
+            self.files, self.keepers, NodeCapacity(2, (), 0), JobNames("host", "0a0b0c0d"), lambda: self.now
+        )
         self.runner.load()
 
     def submit(self, token: str = "abc", **options: Any) -> str:
         common = {"script": "/script", "time": None, "requeue": False, "begin": None, "priority": 0, "grace": None}
         need = {"cores": 1, "gpus": 0, "memory": 0, "exclusive": False, "share": None}
         asked = {**common, **need, "jobs": [{**JOB, "token": token}], **options}
-        (name,) = self.runner.submit(asked, {"A": "1"}, "host")
+        (name,) = self.runner.submit(asked, {"A": "1"})
         return name
 
     def state(self, name: str) -> tuple[str, str]:
@@ -91,6 +94,7 @@ def left_running(daemon: Daemon, keeper: ProcessIdentity, **options: Any) -> str
 
 
 BEFORE = this_process().replace(boot="0123456789abcdef", pid=4)
+RENAMED = BEFORE.replace(host="other")  # the machine has another name since it was started again
 GONE = this_process().replace(start=1)  # the number is another process's by now
 OF_A_CONTAINER = this_process().replace(namespace="1.1")
 
@@ -121,8 +125,8 @@ def test_running_jobs_are_taken_over(make: Make) -> None:
 
 @pytest.mark.parametrize(
     ("keeper", "why"),
-    [(BEFORE, "rebooted"), (GONE, "killed"), (OF_A_CONTAINER, "rebooted")],
-    ids=["before", "gone", "of a container"],
+    [(BEFORE, "rebooted"), (RENAMED, "rebooted"), (GONE, "killed"), (OF_A_CONTAINER, "rebooted")],
+    ids=["before", "renamed", "gone", "of a container"],
 )
 def test_lost_jobs_are_not_run_again(make: Make, keeper: ProcessIdentity, why: str) -> None:
     name = left_running(make(), keeper)
@@ -144,8 +148,9 @@ def test_a_keeper_may_end_while_it_is_looked_at(make: Make, monkeypatch: pytest.
     assert make().state(name) == ("ended", "exited")
 
 
-def test_a_job_that_was_lost_with_the_machine_is_run_again_if_it_may(make: Make) -> None:
-    name = left_running(make(), BEFORE, requeue=True)
+@pytest.mark.parametrize("keeper", [BEFORE, RENAMED], ids=["before", "renamed"])
+def test_a_job_that_was_lost_with_the_machine_is_run_again_if_it_may(make: Make, keeper: ProcessIdentity) -> None:
+    name = left_running(make(), keeper, requeue=True)
     other = make()
     assert other.start() == [name]
     assert other.keepers.started[name].environment["CALLYARD_LOCAL_RESTARTS"] == "1"
@@ -174,6 +179,15 @@ def test_a_submission_whose_answer_was_lost_is_the_same(make: Make) -> None:
     name = daemon.submit()
     assert daemon.submit() == name
     assert make().submit() == name
+
+
+def test_a_job_waits_for_one_of_before_the_machine_was_renamed(make: Make) -> None:
+    daemon = make()
+    first = daemon.submit()
+    daemon.runner._names = JobNames("new", "0a0b0c0d")
+    second = daemon.submit("def", jobs=[{**JOB, "token": "def", "after": [first, "host-0a0b0c0d01020304-1"]}])
+    assert second.startswith("new-0a0b0c0d")
+    assert daemon.start() == [first]
 
 
 def test_a_job_that_waits_for_another_machine_is_refused(make: Make) -> None:

@@ -18,11 +18,12 @@ from this_machine import until
 
 from callyard import SchedulerError
 from callyard.daemon.job_files import JobFiles, StoredJobs
+from callyard.daemon.job_names import JobNames
 from callyard.daemon.run_file import RunEnd, claim_run, read_run, write_end
 from callyard.hosts import daemon as daemon_host
 from callyard.hosts.daemon import PROTOCOL, DaemonHost, ask, directory_here, socket_in, start_daemon
+from callyard.system.machine_name import machine_name
 from callyard.system.process_identity import this_process
-from callyard.utils.paths import daemon_directory
 
 pytestmark = [pytest.mark.once, pytest.mark.needs("daemon")]
 
@@ -41,8 +42,7 @@ def test_each_machine_has_its_directory(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.delenv("CALLYARD_DAEMON", raising=False)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     assert Path(directory_here()).parent == tmp_path / "callyard" / "daemon"
-    assert Path(directory_here()).name.startswith(this_process().host)
-    assert daemon_directory("x") == f"{tmp_path}/callyard/daemon/x"
+    assert Path(directory_here()).name == machine_name(str(tmp_path))
 
 
 def test_a_directory_that_others_may_enter_is_refused(own_daemon: TestedDaemon, results: Path) -> None:
@@ -134,7 +134,8 @@ def test_nonsense_is_answered(own_daemon: TestedDaemon) -> None:
 
 def test_jobs_of_other_machines_are_not_lost_from_here(own_daemon: TestedDaemon) -> None:
     own_daemon.start()
-    jobs = json.dumps({"jobs": ["elsewhere-0a-1", f"{this_process().host}-0a-1"]})
+    (own,) = JobNames.here(str(own_daemon.directory))._replace(host="earlier-name").new(1)
+    jobs = json.dumps({"jobs": ["elsewhere-0a-1", own]})
     (line,) = DaemonHost().run(["callyard-daemon", "status"], timeout=30, stdin=jobs).out.splitlines()
     assert json.loads(line) == {"job": "elsewhere-0a-1", "state": "elsewhere", "node": "elsewhere"}
     reply = DaemonHost().run(["callyard-daemon", "cancel"], timeout=30, stdin=jobs)

@@ -15,7 +15,7 @@ def test_only_what_is_provably_left_is_removed(tmp_path: Path) -> None:
         f"live-{here.label}~a_b": True,
         f"live-{here.replace(start=here.start + 1).label}~x": not here.start,
         f"live-{here.replace(namespace='1.2', start=1).label}~x": True,
-        f"live-{here.replace(host='elsewhere', start=1).label}~x": True,
+        f"live-{here.replace(host='elsewhere', boot='b007', start=1).label}~x": True,
         f"live-{os.uname().nodename}-1-x": True,  # of an earlier version: a number says nothing
         f"live-{os.uname().nodename}-{1 << 22}-x": True,
         "mine": True,

@@ -40,7 +40,7 @@ class Server:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self._make_key("host")
-        (directory / "authorized").touch(0o600)
+        (directory / "authorized").touch(0o644)
         host_key = (directory / "host.pub").read_text().split()[:2]
         (directory / "known").write_text(f"there {' '.join(host_key)}\n")
         (directory / "sshd_config").write_text(
@@ -82,6 +82,7 @@ class Server:
         name: str,
         *,
         port: int | None = None,
+        user: str = "",
         start_up: str = "",
         shell: str = "",
         options: str = "",
@@ -89,12 +90,14 @@ class Server:
     ) -> str:
         """Return a name that `ssh` knows by the configuration of this server.
 
-        `start_up` is what bash reads there first; `shell` takes the command in the place of bash, as the login shell of
-        a user would.
+        `user` is the account that it logs in to, if not this one; `start_up` is what bash reads there first; `shell`
+        takes the command in the place of bash, as the login shell of a user would.
         """
         home = self.directory / name
         home.mkdir()
         (home / ".bashrc").write_text(start_up)
+        login = pwd.getpwnam(user) if user else pwd.getpwuid(os.getuid())
+        os.chown(home, login.pw_uid, login.pw_gid)
         self._make_key(f"{name}-key")
         key = (self.directory / f"{name}-key.pub").read_text()
         forced = f'command="exec {shell} -c \\"$SSH_ORIGINAL_COMMAND\\"",' if shell else ""
@@ -103,7 +106,7 @@ class Server:
         with open(self.directory / "config", "a") as file:
             file.write(
                 f"Host {name}\n  HostName 127.0.0.1\n  Port {port or self.port}\n  HostKeyAlias there\n"
-                f"  User {pwd.getpwuid(os.getuid()).pw_name}\n  IdentityFile {self.directory}/{name}-key\n"
+                f"  User {login.pw_name}\n  IdentityFile {self.directory}/{name}-key\n"
                 f"  IdentitiesOnly yes\n  IdentityAgent none\n  UserKnownHostsFile {self.directory}/{known}\n"
                 f"  GlobalKnownHostsFile /dev/null\n  {options}\n"
             )

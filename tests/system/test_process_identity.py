@@ -214,7 +214,13 @@ def test_no_number_of_a_process(pid: int, monkeypatch: pytest.MonkeyPatch) -> No
 # ------------------------------------------------------------------ elsewhere
 
 
-@pytest.mark.parametrize("change", [{"host": "other"}, {"machine": "other"}, {"namespace": "1.2"}])
+def test_a_host_may_get_another_name(proc: Path) -> None:
+    """The boot is the same, and so are the numbers of processes."""
+    assert this_process().replace(host="other").state() == "alive"
+    assert this_process().replace(host="other", pid=free_pid()).state() == "gone"
+
+
+@pytest.mark.parametrize("change", [{"machine": "other"}, {"namespace": "1.2"}])
 def test_nothing_is_known_of_other_places(proc: Path, change: dict[str, str]) -> None:
     dead = this_process().replace(pid=free_pid())
     assert dead.state() == "gone"

@@ -57,7 +57,7 @@ def claim_from_another_node(home: CacheDirectory) -> None:
     """Leave the claim of an earlier start of the job, of which nobody can tell here that it has ended."""
     claim = Claims(home).take(KEY, "add", job_id=JOB)
     assert isinstance(claim, Claim)
-    Path(home.path, "claims", KEY).write_text(json.dumps(vars(claim.owner.replace(host="another"))))
+    Path(home.path, "claims", KEY).write_text(json.dumps(vars(claim.owner.replace(host="another", boot="b007"))))
     holder = Claims(home).holder(KEY)
     assert holder is not None
     assert holder.state() == "unknown"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..utils.lite_stdlib import TYPE_CHECKING, Any, Frozen, Sequence
 
 if TYPE_CHECKING:
+    from ..events.usage import Usage
     from ..hashing.call_key import KeyContext
     from ..hashing.imported_code import CodePlaces
 
@@ -47,6 +48,7 @@ class RunReport(Frozen):
     token: bytes | None = None  # of the result
     problem: str | None = None  # the reason why the result was not stored
     stored: bool = False
+    usage: Usage | None = None  # of this run
     files: bool = False  # the stored result names files, which are kept beside it
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 from .. import errors
 from ..cache.messages import RunAgain
 from ..errors import CallyardError, WorkerLost
+from ..events.usage import Usage
 from ..pool.call import Call, CallPlan
 from ..pool.call_errors import StartError
 from ..pool.mpi_results import RankResults
@@ -209,13 +210,16 @@ class AgentConnection:
                     call.attempt = call.future.attempts = attempts
                 self.returned.append(call)
             elif kind == agent_protocol.LOST:
-                yield CallEnd(call, "lost", _lost(json.loads(body)))
+                said = json.loads(body)
+                _note_usage(call, said)
+                yield CallEnd(call, "lost", _lost(said))
             else:
                 yield self._whole(call, kind, *unwrap(body, beside))
 
     def _whole(self, call: Call, kind: int, head: dict[str, Any], parts: list[Packed]) -> CallEnd:
         if "attempts" in head:
             call.attempt = call.future.attempts = head["attempts"]
+        _note_usage(call, head)
         if head.get("note"):
             note = pickle.loads(parts.pop().data or b"")
             if type(note) is RunAgain:
@@ -239,6 +243,11 @@ class AgentConnection:
             self.ended = True
         elif kind == agent_protocol.LEAVING:
             self.leaving = True
+
+
+def _note_usage(call: Call, said: dict[str, Any]) -> None:
+    if "usage" in said:
+        call.future.note_usage(Usage.of(said["usage"]))
 
 
 def _lost(said: dict[str, Any]) -> BaseException:

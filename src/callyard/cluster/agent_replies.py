@@ -7,6 +7,7 @@ import pickle
 from typing import TYPE_CHECKING, Any, cast
 
 from ..cache.messages import RunAgain
+from ..events.usage import Usage
 from ..futures import Lazy
 from ..pool.call_errors import PackedError, StartError
 from ..pool.mpi_results import RankResults
@@ -23,13 +24,14 @@ _MOST = 0xFFFFFFFF  # the largest number in the head of a frame
 class AgentReply:
     """The reply to one call, in the place of a future. The first end is sent, and any later one ignored."""
 
-    __slots__ = ("_ended", "_note", "_pace", "_sender", "_sequence", "attempts", "name")
+    __slots__ = ("_ended", "_note", "_pace", "_sender", "_sequence", "_usage", "attempts", "name")
     passes_again_on = True
 
     def __init__(self, name: str, sequence: int, pace: CallDurations, sender: FrameSender) -> None:
         self.name, self._sequence, self._pace, self._sender = name, sequence, pace, sender
         self._note: Any = None
         self._ended = False
+        self._usage: Usage | None = None
         self.attempts = 0  # set once the call was run again here
 
     # -- for the worker pool ---------------------------------------------------------------------------
@@ -42,6 +44,9 @@ class AgentReply:
 
     def again(self) -> None:
         """Do nothing: the call goes to another worker of this node, which does not concern the driver."""
+
+    def note_usage(self, usage: Usage) -> None:
+        self._usage = usage
 
     def noted(self, call: Call, note: Any) -> bool:
         self._note = note
@@ -63,7 +68,7 @@ class AgentReply:
     @property
     def _more(self) -> bool:
         """True if there is more to send than the result."""
-        return self._note is not None or self.attempts > 0
+        return self._note is not None or self._usage is not None or self.attempts > 0
 
     def fail(self, failure: Lazy) -> None:
         if isinstance(failure, PackedError):
@@ -76,6 +81,8 @@ class AgentReply:
     def fail_with(self, error: BaseException) -> None:
         exitcode = getattr(error, "exitcode", None)
         said = {"kind": type(error).__name__, "words": str(error), "exitcode": exitcode}
+        if self._usage is not None:
+            said["usage"] = self._usage.known()
         self._say(LOST, 0, json.dumps(said).encode())
 
     def cancel(self) -> None:
@@ -89,6 +96,8 @@ class AgentReply:
     def _say_whole(self, kind: int, head: dict[str, Any], parts: list[Packed]) -> None:
         if self.attempts:
             head = {**head, "attempts": self.attempts}
+        if self._usage is not None:
+            head = {**head, "usage": self._usage.known()}
         if self._note is not None:
             head, parts = {**head, "note": True}, [*parts, Packed(pickle.dumps(self._note, 5))]
         self._say(kind, WHOLE, wrap(head, parts, self._sender.beside))

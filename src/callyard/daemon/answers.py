@@ -11,7 +11,8 @@ from typing import Any
 from ..errors import CallyardError
 from ..pool.call_shape import NodeCapacity
 from ..schedulers.local.refusals import NOT_NOW
-from .job_runner import JobRunner, is_of
+from .job_names import JobNames, host_of
+from .job_runner import JobRunner
 from .job_table import Job
 
 __all__ = ["Commands"]
@@ -20,10 +21,10 @@ _Answer = tuple[int, str, str]  # exit status, output, error
 
 
 class Commands:
-    """What users of the daemon may ask for; `host` is the name of this machine in the names of jobs."""
+    """What users of the daemon may ask for."""
 
-    def __init__(self, runner: JobRunner, capacity: NodeCapacity, host: str) -> None:
-        self._runner, self._capacity, self._host = runner, capacity, host
+    def __init__(self, runner: JobRunner, capacity: NodeCapacity, names: JobNames) -> None:
+        self._runner, self._capacity, self._names = runner, capacity, names
         self.stopped = False
         self._known: dict[str, Callable[[Any, Mapping[str, str]], str]] = {
             "reach": lambda asked, environment: "",  # noqa: ARG005
@@ -51,7 +52,7 @@ class Commands:
             return 1, "", f"the daemon failed at {command}: {error!r}"
 
     def _submit(self, asked: Mapping[str, Any], environment: Mapping[str, str]) -> str:
-        return "".join(f"{name}\n" for name in self._runner.submit(asked, environment, self._host))
+        return "".join(f"{name}\n" for name in self._runner.submit(asked, environment))
 
     def _status(self, asked: Mapping[str, Any], _: object) -> str:
         return "".join(f"{json.dumps(said)}\n" for said in self._states(asked["jobs"]))
@@ -61,18 +62,18 @@ class Commands:
             job = self._runner.table.jobs.get(name)
             if job is not None:
                 yield self._state(job)
-            elif not is_of(name, self._host):
-                yield {"job": name, "state": "elsewhere", "node": name.rsplit("-", 2)[0]}
+            elif not self._names.is_own(name):
+                yield {"job": name, "state": "elsewhere", "node": host_of(name)}
 
     def _state(self, job: Job) -> dict[str, Any]:
         said: dict[str, Any] = {"job": job.id, "state": job.state, "why": job.why, "words": job.words}
-        return {**said, "node": self._host, "code": job.code, "signal": job.signal}
+        return {**said, "node": self._names.host, "code": job.code, "signal": job.signal}
 
     def _find(self, asked: Mapping[str, Any], _: object) -> str:
         return "".join(f"{job.id} {job.token}\n" for job in self._runner.find(asked["token"]))
 
     def _cancel(self, asked: Mapping[str, Any], _: object) -> str:
-        elsewhere = [name for name in asked["jobs"] if not is_of(name, self._host)]
+        elsewhere = [name for name in asked["jobs"] if self._runner.is_elsewhere(name)]
         for name in asked["jobs"]:
             self._runner.cancel(name)
         if elsewhere:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -13,6 +12,7 @@ from ..schedulers.local.variables import JOB_VARIABLES
 from ..system.machine import GPUS
 from ..system.process_identity import this_process
 from .job_files import JobFiles, StoredJobs
+from .job_names import JobNames
 from .job_processes import KeeperEnd, Keepers, end_processes_of
 from .job_request import begin_of, need_of
 from .job_table import Job, JobTable
@@ -40,19 +40,25 @@ class JobRunner:
     """The jobs of one machine."""
 
     def __init__(
-        self, files: JobFiles, keepers: Keepers, capacity: NodeCapacity, clock: Callable[[], float] = time.time
+        self,
+        files: JobFiles,
+        keepers: Keepers,
+        capacity: NodeCapacity,
+        names: JobNames,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.table = JobTable(capacity)
-        self._files, self._keepers, self._capacity, self._clock = files, keepers, capacity, clock
+        self._files, self._keepers, self._capacity, self._names = files, keepers, capacity, names
+        self._clock = clock
         self._places: dict[str, _Place] = {}
-        self._names: dict[str, str] = {}  # the jobs by their tokens
+        self._by_token: dict[str, str] = {}  # the names of jobs
         self._open: dict[str, int] = {}  # submissions, and how many of their jobs have not ended
         self._stored: dict[str, StoredJobs] = {}
         self._orders = 0
 
     # -- submissions ---------------------------------------------------------------------------------------
 
-    def submit(self, asked: Mapping[str, Any], environment: Mapping[str, str], host: str) -> list[str]:
+    def submit(self, asked: Mapping[str, Any], environment: Mapping[str, str]) -> list[str]:
         """Add jobs, unless they were added before; return their IDs.
 
         Raises:
@@ -60,15 +66,15 @@ class JobRunner:
             ValueError: the request makes no sense, or such jobs could never run here.
         """
         own = asked["jobs"]
-        if all(each["token"] in self._names for each in own):  # the answer was lost
-            return [self._names[each["token"]] for each in own]
+        if all(each["token"] in self._by_token for each in own):  # the answer was lost
+            return [self._by_token[each["token"]] for each in own]
         if why := self.table.placement.why_never(need_of(asked, self._capacity)):
             raise ValueError(why)
         for each in own:
-            elsewhere = [name for name in each["after"] if not is_of(name, host)]
+            elsewhere = [name for name in each["after"] if self.is_elsewhere(name)]
             if elsewhere:
                 raise ValueError(f"it waits for {elsewhere[0]}, a job of another machine: submit it there")
-        now, ids = self._clock(), new_names(host, len(own))
+        now, ids = self._clock(), self._names.new(len(own))
         begin_of(asked, now)  # before it is written down: of a request without a meaning no daemon could go on
         stored = StoredJobs(own[0]["token"], now, ids, asked, environment, None)
         self._files.save(stored)
@@ -85,13 +91,17 @@ class JobRunner:
             self._orders += 1
             jobs.append(Job(name, own["token"], self._orders, need, asked["priority"], own["lane"], begin))
             self._places[name] = _Place(stored, number)
-            self._names[own["token"]] = name
+            self._by_token[own["token"]] = name
         return jobs
 
     def find(self, token: str) -> list[Job]:
         """Return the jobs whose tokens are this one, or belong to it."""
-        names = (name for word, name in self._names.items() if word == token or word.startswith(f"{token}."))
+        names = (name for word, name in self._by_token.items() if word == token or word.startswith(f"{token}."))
         return [self.table.jobs[name] for name in names]
+
+    def is_elsewhere(self, name: str) -> bool:
+        """Return True for the name of a job of another machine."""
+        return name not in self.table.jobs and not self._names.is_own(name)
 
     def cancel(self, name: str) -> None:
         """End a job, and let it not begin if it waits."""
@@ -112,7 +122,7 @@ class JobRunner:
         for token in self._files.remove_old():
             stored = self._stored.pop(token, None)  # None for a folder that could not be removed the last time
             for name in () if stored is None else stored.ids:
-                del self._names[self._places.pop(name).own["token"]]
+                del self._by_token[self._places.pop(name).own["token"]]
                 self.table.forget([name])
 
     # -- after an earlier daemon ---------------------------------------------------------------------------
@@ -149,9 +159,12 @@ class JobRunner:
                 self._go_on(job, run)
 
     def _is_to_run_again(self, job: Job, run: RunRecord) -> bool:
-        """Return True for a job that was lost with the machine, and may be started again."""
+        """Return True for a job that was lost with the machine, and may be started again.
+
+        The files are those of this machine, so a keeper of another boot is gone, whatever the machine's name was then.
+        """
         stored, number = self._places[job.id]
-        stopped = run.keeper.boot != this_process().boot and run.keeper.state() == "gone"
+        stopped = bool(run.keeper.boot) and run.keeper.boot != this_process().boot
         unfinished = run.end is None or run.end.why == "told"
         if not (stopped and unfinished and stored.asked["requeue"]) or job.cancelled:
             return False
@@ -261,14 +274,3 @@ class JobRunner:
 def _meant(job: Job, end: RunEnd) -> RunEnd:
     """Return the end of a job with its reason: only the daemon knows who has told the job to end."""
     return end._replace(why="cancelled") if job.cancelled and end.why in ("told", "killed") else end
-
-
-def new_names(host: str, count: int) -> list[str]:
-    """Return names that no other jobs have, on this machine or another one."""
-    prefix = f"{host}-{os.urandom(4).hex()}"
-    return [f"{prefix}-{number}" for number in range(1, count + 1)]
-
-
-def is_of(name: str, host: str) -> bool:
-    """Return True for the name of a job of this machine."""
-    return name.rsplit("-", 2)[0] == host

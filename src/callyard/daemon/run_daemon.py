@@ -21,11 +21,11 @@ from typing import NoReturn
 from ..hosts.daemon import ask
 from ..pool.call_shape import NodeCapacity
 from ..system.machine import GIB, detect
-from ..system.process_identity import this_process
 from ..system.process_title import set_title
 from ..system.processes import become_subreaper, default_signals
 from .answers import Commands
 from .job_files import JobFiles
+from .job_names import JobNames
 from .job_processes import Keepers
 from .job_runner import JobRunner
 from .server import Server
@@ -120,11 +120,11 @@ def _lock(directory: str) -> int | None:
 
 def _serve(directory: str, news: int) -> None:
     become_subreaper()  # finds what a job leaves behind when its keeper is killed
-    capacity, host = _machine(), this_process().host
+    capacity, names = _machine(), JobNames.here(directory)
     with selectors.DefaultSelector() as selector:
         keepers = Keepers(directory, selector)
-        runner = JobRunner(JobFiles(directory), keepers, capacity)
-        server = Server(directory, runner, Commands(runner, capacity, host), selector)
+        runner = JobRunner(JobFiles(directory), keepers, capacity, names)
+        server = Server(directory, runner, Commands(runner, capacity, names), selector)
         runner.load()
         server.listen()
         os.write(news, _READY)

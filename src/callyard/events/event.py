@@ -15,33 +15,14 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Literal, cast
 
+from .usage import Usage
+
 __all__ = [
     "Ended", "Event", "Failure", "Outcome", "RunBegan", "RunEnded", "Started", "Submitted", "Usage", "Waiting",
     "from_line", "to_line",
 ]  # fmt: skip
 
 Outcome = Literal["finished", "failed", "cancelled", "cached"]
-
-
-@dataclass(frozen=True)
-class Usage:
-    """The resources that a call has used.
-
-    Attributes:
-        wall: the time from the start of the function to its end (s).
-        cpu: the time of all cores together, of the call's processes (s).
-        peak_memory: the most memory of the call's processes at once (bytes); None if unknown.
-        bytes_in: the size of the packed arguments (bytes); None if unknown.
-        bytes_out: the size of the packed result (bytes); None if unknown.
-        gpus: the entries of CUDA_VISIBLE_DEVICES that the call had for itself.
-    """
-
-    wall: float
-    cpu: float | None = None
-    peak_memory: int | None = None
-    bytes_in: int | None = None
-    bytes_out: int | None = None
-    gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -204,8 +185,14 @@ def _filled(value: Any) -> dict[str, object]:
     for each in fields(value):
         known = getattr(value, each.name)
         if known is not None and known != () and known != {} and known != each.default:
-            filled[each.name] = _filled(known) if isinstance(known, (Usage, Failure)) else known
+            filled[each.name] = _nested(known)
     return filled
+
+
+def _nested(value: object) -> object:
+    if isinstance(value, Usage):
+        return value.known()
+    return _filled(value) if isinstance(value, Failure) else value
 
 
 def _same(value: object) -> object:
@@ -221,6 +208,6 @@ def _read(cls: type[Any], values: Mapping[str, Any]) -> Any:
 _READERS: dict[str, Callable[[Any], object]] = {
     "inputs": tuple,
     "gpus": tuple,
-    "usage": partial(_read, Usage),
+    "usage": Usage.of,
     "failure": partial(_read, Failure),
 }

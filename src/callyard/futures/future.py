@@ -18,6 +18,7 @@ from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import UnreadableCall
+from ..events.usage import Usage
 from ..status.call_status import PENDING_STATUS, CallStatus, ended_status, sentence
 from ..utils.locks import let_go, under
 from ..utils.public_names import public_names
@@ -100,6 +101,15 @@ class Future(FutureState[T]):
             'has ended: returned int'
         """
         return sentence(self.call_status)
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the last run of the call has used; None if that was not measured. For the rest of this package."""
+        return getattr(self, "_usage", None)
+
+    def note_usage(self, usage: Usage) -> None:
+        """Note what the call has used, before its end."""
+        self._usage = usage
 
     # -- for executors ---------------------------------------------------------------------------------
 

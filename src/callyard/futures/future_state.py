@@ -46,6 +46,7 @@ class FutureState(StandardFuture[T]):
         *("_standard_waiters", "_waiters_to_notify"),
         *("name", "on_cancel"),
         "_failure",  # the number of the failure in `unasked`, set before the future fails
+        "_usage",  # what the call has used, if that was measured; set before the end
     )
 
     def __init__(self, name: str = "call", on_cancel: Callable[[], object] | None = None) -> None:

@@ -19,11 +19,11 @@ from typing import Any
 
 from ..schedulers.command import Reply
 from ..system.machine import GPUS
+from ..system.machine_name import machine_name
 from ..system.peers import is_own_user
-from ..system.process_identity import this_process
 from ..system.python_command import python_command
 from ..system.unix_sockets import make_directory, socket_in
-from ..utils.paths import daemon_directory
+from ..utils.paths import daemons_directory
 from ..version import VERSION
 
 __all__ = ["PROTOCOL", "DaemonHost", "ask", "directory_here", "make_directory", "socket_in", "start_daemon"]
@@ -85,9 +85,9 @@ class DaemonHost:
 
 
 def directory_here() -> str:
-    """Return the directory of this machine's daemon: another one for each machine that shares a home."""
-    here = this_process()
-    return daemon_directory(f"{here.host}-{here.machine}" if here.machine else here.host)
+    """Return the directory of this machine's daemon: `CALLYARD_DAEMON`, or one of its own in the user's home."""
+    home = daemons_directory()
+    return os.environ.get("CALLYARD_DAEMON") or os.path.join(home, machine_name(home))
 
 
 def ask(command: str, timeout: float) -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ import _pickle as pickle
 
 from ..cache.messages import RunRequest
 from ..errors import CacheError
+from ..events.usage import Usage
 from ..utils.lite_stdlib import TYPE_CHECKING, Any, Frozen, json_dumps, json_loads
 
 if TYPE_CHECKING:
@@ -213,6 +214,11 @@ class CallFile(Frozen):
     spread: tuple[str, ...] = ()  # in the place of `launcher` in a job with several nodes
     gpus_per_rank: int | None = None  # of the GPUs that all ranks on a node see; None: the launcher or the user decides
 
+    @property
+    def size(self) -> int:
+        """The bytes of the packed function and arguments, with large parts, without inputs."""
+        return sum(len(part.data) + sum(size for _, size in part.buffers) for part in self.data)
+
     def dump(self) -> bytes:
         return pickle.dumps(self, 5)
 
@@ -281,9 +287,12 @@ class CallOutcome(Frozen):
     failure: bytes = b""  # the pickled error and its traceback
     attempts: int = 1  # runs so far; more than one after an `Again`
     number: int = 0
+    usage: Usage | None = None  # of the last run
 
     def dump(self) -> bytes:
-        fields = {name: value for name, value in vars(self).items() if name != "failure"}
+        fields = {name: value for name, value in vars(self).items() if name not in ("failure", "usage")}
+        if self.usage is not None:
+            fields["usage"] = self.usage.known()
         return json_dumps(fields).encode() + b"\n" + self.failure
 
     @staticmethod
@@ -292,7 +301,9 @@ class CallOutcome(Frozen):
         if not data:  # the call failed, and the disk took no words about that
             return CallOutcome("failed")
         head, _, failure = data.partition(b"\n")
-        end = CallOutcome(**json_loads(head), failure=failure)
+        fields = json_loads(head)
+        usage = fields.pop("usage", None)
+        end = CallOutcome(**fields, failure=failure, usage=None if usage is None else Usage.of(usage))
         is_named = all(type(text) is str for text in (end.key, end.directory)) and type(end.number) is int
         if end.state not in _STATES or not is_named:
             raise ValueError("it is not said how the call ended")

@@ -8,11 +8,12 @@ from contextlib import suppress
 from typing import Any
 
 from ..cache.messages import RunDeclined, RunReport, RunRequest
+from ..events.usage import Usage
 from ..futures import Future, Lazy
 from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packed import Packed
 from ..transport.frames import ORDER
-from ..worker.current_call import AGAIN, ATTEMPT, DEADLINE, GRACE, WARN_BEFORE, WARN_SIGNAL
+from ..worker.current_call import AGAIN, ATTEMPT, DEADLINE, GRACE, USAGE, WARN_BEFORE, WARN_SIGNAL
 from .call_shape import NodeNeed, WorkerShape
 
 _FORGET = 0.95  # after a long run a function counts as short again after some tens of short calls
@@ -81,7 +82,7 @@ class Call:
 
     __slots__ = (
         *("again", "arguments", "asks_again", "attempt", "deadline", "definition", "future", "inputs", "note", "noted"),
-        *("order", "pace", "plan", "remember", "restarted"),
+        *("order", "pace", "plan", "remember", "restarted", "used_by_ranks"),
         "unwanted",  # set for a running call that is to end, by a person's word
     )
 
@@ -107,6 +108,7 @@ class Call:
         self.note: RunReport | RunDeclined | None = None
         self.noted: Callable[[Call, RunReport | RunDeclined], bool] | None = None
         self.asks_again = False  # the result is the arguments of another run
+        self.used_by_ranks: tuple[Usage, ...] = ()  # in this run, so far
 
     @property
     def shape(self) -> WorkerShape:
@@ -147,7 +149,20 @@ class Call:
 
     def next_attempt(self) -> None:
         self.attempt += 1
+        self.used_by_ranks = ()
         self.future.attempts = self.attempt
+
+    @property
+    def measured(self) -> bool:
+        """True if its worker measures what the call uses."""
+        return self.remember is not None or USAGE in self.plan.options
+
+    def used(self, usage: Usage) -> None:
+        """Take in what the call has used, or one of its ranks."""
+        if self.shape.ranks > 1:
+            self.used_by_ranks = (*self.used_by_ranks, usage)
+            usage = Usage.together(self.used_by_ranks)
+        self.future.note_usage(usage)
 
     def begin(self) -> bool:
         return self.future.set_running_or_notify_cancel()

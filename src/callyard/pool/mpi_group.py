@@ -122,6 +122,9 @@ class RankGroup:
         """Close the socket for ranks, so that no further process can connect."""
         self.listener.close()
 
+    def used_until_its_end(self, used: Sequence[float] | None) -> None:
+        """Return None: each rank tells what it has used, and one that is lost does not."""
+
     def sockets(self) -> list[socket.socket]:
         return [self.listener, *(c.stream.sock for c in (*self.ranks.values(), *self._strangers))]
 

@@ -8,11 +8,13 @@ import os
 import pickle
 import socket
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ..cache.messages import RunAgain
+from ..cache.messages import RunAgain, RunReport
+from ..events.usage import Usage
 from ..futures import Lazy
 from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packer import Packed, Packer
@@ -256,6 +258,19 @@ class WorkerConnection:
         """Return the calls whose results were found in the result log."""
         return self.take_frames(self, self._whole(frames.FrameReader().feed(unsent)))
 
+    def used_until_its_end(self, used: Sequence[float] | None) -> Usage | None:
+        """Return what the call used that ended with the worker; None if it was not measured.
+
+        `used`: the processor time (s) and the peak of memory (bytes) of the worker's process, if known.
+        """
+        since, cpu, largest = self.result_log.measured_from
+        if not since:
+            return None
+        cpu_used, peak = (None, 0.0) if used is None else (max(0.0, used[0] - cpu), used[1])
+        # The kernel's peak may be that of a process in an earlier call.
+        most = max(int(peak) if peak > largest else 0, self.result_log.counted_memory)
+        return Usage(time.monotonic() - since, cpu_used, most or None)
+
     def sockets(self) -> list[socket.socket]:
         return [self.stream.sock]
 
@@ -328,8 +343,12 @@ class WorkerConnection:
         call.pace.note(microseconds * 1e-6)
         if type(noted) is RunAgain:
             call.asks_again = True
+        elif type(noted) is Usage:
+            call.used(noted)
         elif noted is not None:  # of several ranks one has the note
             call.note = noted
+            if type(noted) is RunReport and noted.usage is not None:
+                call.used(noted.usage)
         return call, packed, failed
 
     def _note_unused(self, number: int, clean: bool) -> None:

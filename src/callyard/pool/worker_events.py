@@ -10,7 +10,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import cast
 
@@ -115,7 +115,7 @@ class WorkerEvents:
             connection.pid = event.value
             connection.handed_over()  # only now: the message with the descriptors may have had to wait
         elif event.what == "exited":
-            self._worker_ended(connection, event.value, event.reason)
+            self._worker_ended(connection, event.value, event.reason, used=event.used)
         elif event.what == "unwatched":
             dispatcher = self._dispatcher
             dispatcher.updates.append((connection.worker, dispatcher.unwatching.pop(event.number)))
@@ -144,7 +144,12 @@ class WorkerEvents:
                 self._end_worker(connection)
 
     def _worker_ended(
-        self, connection: AnyConnection, exitcode: int | None, reason: str | None, hopeless: bool = False
+        self,
+        connection: AnyConnection,
+        exitcode: int | None,
+        reason: str | None,
+        hopeless: bool = False,
+        used: Sequence[float] | None = None,
     ) -> None:
         """Account for a process that is gone: finished calls count, the running one fails, the rest goes elsewhere."""
         dispatcher, worker = self._dispatcher, connection.worker
@@ -166,6 +171,9 @@ class WorkerEvents:
         # Futures last, without the lock: by now the pool works on, whatever the callbacks of the futures do.
         self._finish(ends)
         for call in failed:
+            usage = connection.used_until_its_end(used) if call.measured else None
+            if usage is not None:
+                call.used(usage)
             if hasattr(call, "unwanted"):
                 call.future.again()
                 call.future.cancel()

@@ -51,6 +51,7 @@ class ZygoteEvent(NamedTuple):
     number: int
     value: Any = None
     reason: str | None = None
+    used: list[float] | None = None  # of an ended worker: processor time (s), peak of resident memory (bytes)
 
 
 class ZygoteProcess:

@@ -242,6 +242,17 @@ class LoadedFunction:
         return self._function
 
 
+class UnloadableFunction:
+    """The placeholder of a function that could not be loaded here: each call of the function fails with the error."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        self.data: bytes | None = None
+
+    def current(self) -> Callable[..., Any]:
+        raise self.error
+
+
 def provide(needs: Needs) -> None:
     """Store the globals, import the modules and enter the source texts for a function, before its creation."""
     pickled, imports, sources = needs

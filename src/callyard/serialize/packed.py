@@ -26,6 +26,11 @@ class Packed:
     def __init__(self, data: bytes | None, memories: tuple[Memory, ...] = (), spans: tuple[Span, ...] = ()) -> None:
         self.data, self.memories, self.spans = data, memories, spans
 
+    @property
+    def size(self) -> int:
+        """The bytes of the pickle and of the buffers beside it."""
+        return len(self.data or b"") + sum(length for _, _, length in self.spans)
+
     def load(self) -> Any:
         """Return a new copy of the object; its buffers are writable where the original's were."""
         if self.data is not None and not self.memories:

@@ -33,16 +33,19 @@ __all__ = [
     "data_limit",
     "delegated",
     "enforcement",
+    "group_peak",
     "limit_data",
     "make_group",
     "move",
     "oom_kills",
     "oom_kills_within",
+    "own_group_peak",
     "remove_group",
     "sample",
     "take_over",
 ]
 
+CALL_GROUP = "call-"  # the names of groups of calls begin so
 PACE = 10  # the pause between two exact measurements of one tree, in durations of the first
 
 
@@ -74,8 +77,9 @@ class Sampler:
         self._files = HeldFiles(proc)
         self._in_files: dict[int, int] = {}  # by root
         self._next_exact: dict[int, float] = {}
+        self.sums: Mapping[int, int] = {}  # of the last sample
 
-    def sample(self, roots: Iterable[int]) -> dict[int, int]:
+    def sample(self, roots: Iterable[int]) -> Mapping[int, int]:
         """Return at most how many bytes the tree of each root holds: shared memory counts repeatedly."""
         wanted = set(roots)
         processes = self._look()
@@ -87,7 +91,8 @@ class Sampler:
         for pid, root in self._owners.items():
             sums[root] += self._held[pid]
         self._in_files = {root: self._files.held(self.members(root)) for root in wanted}
-        return {root: held + self._in_files[root] for root, held in sums.items()}
+        self.sums = {root: held + self._in_files[root] for root, held in sums.items()}
+        return self.sums
 
     def members(self, root: int) -> list[int]:
         """Return the processes in the tree of a root, as of the last sample."""
@@ -133,7 +138,7 @@ class Sampler:
         return {pid: process for pid, process in found if process}
 
 
-def sample(roots: Iterable[int]) -> dict[int, int]:
+def sample(roots: Iterable[int]) -> Mapping[int, int]:
     """Return at most how many bytes the tree of each root holds, once."""
     return Sampler().sample(roots)
 
@@ -292,6 +297,21 @@ def oom_kills_within(name: str, root: Path = ROOT) -> int:
         return 0
     groups = [group for group, _ in own_groups(root, "memory") if not name or name in group.parts]
     return sum(map(oom_kills, groups))
+
+
+def group_peak(group: Path) -> int:
+    """Return the most memory (bytes) of all processes of a group of version 2 together; 0 where the kernel is too old.
+
+    Memory that a process had when it was moved into the group is not counted.
+    """
+    found = lines(group / "memory.peak")
+    return int(found[0]) if found else 0
+
+
+def own_group_peak(root: Path = ROOT) -> int:
+    """Return the same for the group of this process's call; 0 if the call has none."""
+    groups = [group for group, _ in own_groups(root, "memory") if group.name.startswith(CALL_GROUP)]
+    return max(map(group_peak, groups), default=0)
 
 
 class OomKills:

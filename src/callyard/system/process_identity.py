@@ -13,7 +13,7 @@ import sys
 
 from ..utils.lite_stdlib import Frozen, Literal
 
-__all__ = ["ProcessIdentity", "State", "is_hexadecimal", "may_live", "this_process"]
+__all__ = ["ProcessIdentity", "State", "is_hexadecimal", "may_live", "names_one_machine", "this_process"]
 
 State = Literal["alive", "gone", "unknown"]
 
@@ -51,16 +51,18 @@ class ProcessIdentity(Frozen):
     def state(self) -> State:
         """Return the state of the process, as far as proven from here."""
         here = this_process()
-        if self.host != here.host or self.machine != here.machine:
+        if self.machine != here.machine:
             return "unknown"
         if self.boot != here.boot:
-            return "gone" if _names_one_machine(self) and _names_one_machine(here) else "unknown"
+            same = self.host == here.host and names_one_machine(self) and names_one_machine(here)
+            return "gone" if same else "unknown"
+        # Of the same boot; the name of the host may have changed since, as laptops take theirs from the network.
         if not self.boot or not self.namespace or self.namespace != here.namespace:
             return "unknown"
         return _look(self.pid, self.start)
 
 
-def _names_one_machine(identity: ProcessIdentity) -> bool:
+def names_one_machine(identity: ProcessIdentity) -> bool:
     """Return True if host and machine id identify one machine, so that another boot proves a restart.
 
     In a container both may come from the image, and several containers of one image may run at the same time.

@@ -150,8 +150,10 @@ def kill_group(pid: int, signum: int) -> None:
             os.kill(pid, signum)
 
 
-def reap(first: Callable[[int], object]) -> Iterator[tuple[int, int]]:
-    """Reap ended children: yield process id and status.
+def reap(first: Callable[[int], object]) -> Iterator[tuple[int, int, float, int]]:
+    """Reap ended children: yield process id and status, processor time (s) and the peak of resident memory (bytes).
+
+    The latter two include the children that the process has waited for: their times, and the largest of their peaks.
 
     Before each, call `first`, while no other process has the number.
     """
@@ -162,10 +164,10 @@ def reap(first: Callable[[int], object]) -> Iterator[tuple[int, int]]:
                 if ended is None:
                     return
                 first(ended.si_pid)
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status, used = os.wait4(-1, os.WNOHANG)
             if not pid:
                 return
-            yield pid, status
+            yield pid, status, used.ru_utime + used.ru_stime, 1024 * used.ru_maxrss
 
 
 def kill(pid: int) -> bool:

@@ -20,13 +20,20 @@ from ..system.run_clock import StoppedTime
 
 _COUNT = Struct("<I")
 _RANGE = Struct("<II")
+_BYTES = Struct("<Q")
+_START = Struct("<ddd")
 _BEGUN, _WITHDRAWN, _LENGTH, _STOPPED, _OUTBOX = 0, 64, 128, 192, 256  # one cache line each
+_STARTED = _BEGUN + 16
+_COUNTED = _STOPPED + StoppedTime.SIZE
 SIZE = 1 << 17
 ROOM = SIZE - _OUTBOX
 
 
 class ResultLog:
-    """The shared page: `begun`, the withdrawn range, the stopped time of a call, and an outbox of finished results."""
+    """The shared page: `begun`, the withdrawn range, the stopped time of a call, and an outbox of finished results.
+
+    Of a call whose usage is measured, also the start, and the memory counted by the zygote.
+    """
 
     def __init__(self, fd: int) -> None:
         self._page = shared_mapping(fd, SIZE)
@@ -52,6 +59,14 @@ class ResultLog:
             # Written, then read once more: after a change in between the decision is made anew.
             if _RANGE.unpack_from(self._page, _WITHDRAWN) == (after, last):
                 return not after < sequence <= last
+
+    def measure_from(self, now: float, cpu: float, largest: int) -> None:
+        """Note the start of a measured call.
+
+        `now` is of the monotonic clock (s), `cpu` the processor time of the worker so far (s), and `largest` the peak
+        of the largest process that it has waited for (bytes).
+        """
+        _START.pack_into(self._page, _STARTED, now, cpu, largest)
 
     def put(self, frame: bytes, length: int) -> int:
         """Add a frame to an outbox of `length` bytes; return the new length.
@@ -87,6 +102,21 @@ class ResultLog:
         begun = self.begun
         _RANGE.pack_into(self._page, _WITHDRAWN, begun, last)
         return begun
+
+    @property
+    def measured_from(self) -> tuple[float, float, float]:
+        """The start of the last measured call, as given to `measure_from`; zeros before the first."""
+        now, cpu, largest = _START.unpack_from(self._page, _STARTED)
+        return now, cpu, largest
+
+    @property
+    def counted_memory(self) -> int:
+        """The most memory (bytes) of the processes of the call with a limit that runs, or ran last; 0 if unknown."""
+        return int(_BYTES.unpack_from(self._page, _COUNTED)[0])
+
+    def count_memory(self, most: int) -> None:
+        """Note this memory (bytes), at once: `pack_into` would write zeros first."""
+        self._page[_COUNTED : _COUNTED + _BYTES.size] = _BYTES.pack(most)
 
     def unsent(self) -> bytes:
         """Return the finished results that the worker has perhaps not sent."""

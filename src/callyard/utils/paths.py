@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["daemon_directory", "expand", "runs_directory", "status_directory"]
+__all__ = ["daemons_directory", "expand", "runs_directory", "statuses_directory"]
 
 
 def expand(path: str) -> str:
@@ -17,14 +17,14 @@ def runs_directory() -> str:
     return os.environ.get("CALLYARD_RUNS") or os.path.join(_state_directory(), "runs")
 
 
-def daemon_directory(machine: str) -> str:
-    """Return the directory of this machine's daemon: `CALLYARD_DAEMON`, or one in the user's home."""
-    return os.environ.get("CALLYARD_DAEMON") or os.path.join(_state_directory(), "daemon", machine)
+def daemons_directory() -> str:
+    """Return the directory in the user's home with a directory for the daemon of each machine."""
+    return os.path.join(_state_directory(), "daemon")
 
 
-def status_directory(machine: str) -> str:
-    """Return the directory of the sockets of this machine's executors: `CALLYARD_STATUS`, or one in the user's home."""
-    return os.environ.get("CALLYARD_STATUS") or os.path.join(_state_directory(), "status", machine)
+def statuses_directory() -> str:
+    """Return the directory in the user's home with a directory for the sockets of the executors of each machine."""
+    return os.path.join(_state_directory(), "status")
 
 
 def _state_directory() -> str:

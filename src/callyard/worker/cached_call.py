@@ -14,6 +14,7 @@ from .call_request import Request
 from .current_call import Again, running
 from .exceptions import traceback_text
 from .process_state import ProcessState, end_forks, note_modules
+from .usage_meter import UsageMeter
 
 note_modules()  # of this package, just loaded
 
@@ -25,6 +26,7 @@ def run_cached(
     function: bytes | None,
     pid: int,
     state: ProcessState,
+    meter: UsageMeter | None,
 ) -> tuple[Packed | None, bytes]:
     """Run the call, unless another process has its claim or result; return the packed result or None, and a note.
 
@@ -38,6 +40,7 @@ def run_cached(
         function: the pickled function, if it did not come with the arguments.
         pid: the worker's process id.
         state: the worker's state.
+        meter: measures what the call uses; `run` stops it at the end of the function.
     """
     order = pickle.loads(order) if isinstance(order, bytes) else order  # an agent passes it on unopened
     begun = begin(order)
@@ -61,6 +64,8 @@ def run_cached(
     end_forks(pid)
     with state:
         report = begun.finished(value, seconds, lambda: _arguments(kept), function)
+        if meter is not None:
+            report = report.replace(usage=meter.usage(packed.size))
         return packed, pickle.dumps(report, 5)
 
 

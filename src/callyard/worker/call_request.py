@@ -28,6 +28,12 @@ class Request:
         arguments, *inputs = undescribe(described)
         return cls(arguments, inputs, options, inputs.pop() if options.get(AGAIN) else None)
 
+    @property
+    def size(self) -> int:
+        """The bytes of the packed arguments and inputs."""
+        parts = (self._arguments, *self._inputs, *(() if self._again is None else (self._again,)))
+        return sum(part.size for part in parts)
+
     def original(self) -> Request:
         """Return another request, to be opened after this one, with the first arguments of the call."""
         return Request(self._arguments, list(self._inputs), self.options)

@@ -39,6 +39,7 @@ WARN_SIGNAL = "warn_signal"  # the number of the signal
 # Variable with the signal's number for a worker, which must listen before the first call begins.
 WARNED_BY = "CALLYARD_WARNED_BY"
 ATTEMPT = "attempt"
+USAGE = "usage"  # what the call uses is to be measured
 AGAIN = "again"  # the call has raised `Again`; the new arguments come last
 
 
@@ -236,7 +237,6 @@ class Running:
         if self._phase == _IDLE:
             return None
         options = self.options
-        gpus = next((os.environ[name] for name in _GPUS if os.environ.get(name)), "")
         memory = options.get("memory")
         return CurrentCall(
             options.get(ATTEMPT, 1),
@@ -244,7 +244,7 @@ class Running:
             self.name or name_of(self.function),
             self.number,
             self.cores or all_cores(),
-            tuple(gpus.split(",")) if gpus else (),
+            own_gpus(),
             None if memory is None else memory / _GIB,
             self._until,
         )
@@ -303,6 +303,12 @@ class Running:
 def name_of(function: Any) -> str:
     """Return the name of a function as messages have it."""
     return getattr(function, "__name__", None) or type(function).__name__
+
+
+def own_gpus() -> tuple[str, ...]:
+    """Return the GPUs of this process, by their names in the variables for them."""
+    gpus = next((os.environ[name] for name in _GPUS if os.environ.get(name)), "")
+    return tuple(gpus.split(",")) if gpus else ()
 
 
 def all_cores() -> int:

@@ -11,13 +11,14 @@ from ..utils.lite_stdlib import Any
 _OUR_FRAMES = "callyard.worker."
 
 
-def encode_error(error: BaseException, sequence: int, seconds: float) -> bytes:
-    """Return the frame for a failed call."""
+def encode_error(error: BaseException, sequence: int, seconds: float, note: bytes = b"") -> bytes:
+    """Return the frame for a failed call, with the note about the cache, if there is one."""
     from ..transport import frames  # here, because a job sends no frames
 
     text = traceback_text(error)
     number = min(int(seconds * 1e6), 0xFFFFFFFF)
-    return frames.encode(frames.ERROR, sequence, number, 0, dump_error(error, text))
+    flags, head = (frames.NOTED, frames.encode_note(note)) if note else (0, b"")
+    return frames.encode(frames.ERROR, sequence, number, flags, head + dump_error(error, text))
 
 
 def traceback_text(error: BaseException) -> str:

@@ -42,8 +42,10 @@ from .job_call import load_for, make_call  # here, so that all calls of the job 
 from .job_log import JobLog
 from .job_outcome import UNWRITTEN, failed, job_id, node_name, printed, who, write_down
 from .job_signals import JobSignals
+from .usage_meter import UsageMeter
 
 if TYPE_CHECKING:
+    from ..events.usage import Usage
     from ..system.memory_control import OomKills
     from .limit_enforcement import Limits
 
@@ -102,6 +104,7 @@ class Job:
         self.stopped: StoppedTime | None = None  # of the running call, if its time or the job's is limited
         self.signals = JobSignals(self.clock, self._note_stop)
         self.limits: Limits | None = None  # of the calls, if they have any
+        self.meter: UsageMeter | None = None  # of the running call, for one that does not tell its usage itself
         self.attempt = 1  # of the running call, as far as it has asked for more
         self.several = folder.batch.calls_per_job > 1
         self.log = JobLog(folder.batch.log_limit)
@@ -145,6 +148,7 @@ class Job:
         return outcome
 
     def _make(self, number: int) -> CallOutcome:
+        self.meter = None
         error = self._refusal(number)
         if error is None:
             call_file = CallFile.load(self.folder.call(number))
@@ -162,7 +166,7 @@ class Job:
             if reason is None and self.signals.stopped:  # the scheduler knows the reason
                 os._exit(_STOPPED)
             error = self._loss(number, call_file, reason, code)
-        return self._write_down(number, failed(error))
+        return self._write_down(number, failed(error, usage=self._usage()))
 
     def _write_down(self, number: int, end: CallOutcome) -> CallOutcome:
         if not write_down(self.folder, number, end):
@@ -238,6 +242,7 @@ class Job:
         deadline = None if call_file.run_time is None else now + call_file.run_time
         if deadline is not None or current_job().ends is not None:
             self._share_clock()
+        self.meter = UsageMeter(counted=self._counted_memory)
         self.pid = self.signals.fork(call_file.options, call_file.run_time)
         if self.pid == 0:
             self._become_call(parent, number, call_file, None if deadline is None else deadline + self.clock.lag)
@@ -254,7 +259,14 @@ class Job:
         end_children(_UNKILLABLE)
         self.log.drain()
         ended = None if self.limits is None else self.limits.ended(pid)
+        self.meter.stop()
         return reason or ended or self._killed_for_memory(code), code
+
+    def _usage(self) -> Usage | None:
+        return None if self.meter is None else self.meter.usage()
+
+    def _counted_memory(self) -> int:
+        return 0 if self.limits is None else max(self.limits.counted().values(), default=0)
 
     def _share_clock(self) -> None:
         """Share the sum of the stops with the call about to begin."""

@@ -26,8 +26,10 @@ from .current_call import Again, running
 from .job_log import settle
 from .job_outcome import UNWRITTEN, InputFailed, InputMoved, failed, printed, who, write_down
 from .process_state import ProcessState, end_forks
+from .usage_meter import UsageMeter
 
 if TYPE_CHECKING:
+    from ..events.usage import Usage
     from .job_inputs import StoredInput
 
 _RECONSTRUCT = b"callyard.serialize.reconstruct"  # the name of the module in pickles
@@ -195,6 +197,7 @@ def _ran(
 
     kept = folder.again(number) if running.attempt > 1 else None
     state, pid = ProcessState(), os.getpid()
+    meter = UsageMeter(call_file.size)
     started = time.perf_counter()
     try:
         running.begin_in_job(call_file.options, order.key, order.name, number if len(folder.batch.calls) > 1 else None)
@@ -204,12 +207,14 @@ def _ran(
         running.hand_over()
         end_forks(pid)
         state.restore()
+        meter.stop()  # only now: the call may have left no room for it
         seconds = time.perf_counter() - started
-        return _raised(folder, number, call_file, run, order.key, error, seconds, arguments)
+        return _raised(folder, number, call_file, run, order.key, error, seconds, arguments, meter.usage())
     end_forks(pid)
     seconds = time.perf_counter() - started
     state.restore()
-    return _stored(folder, number, run, order, value, seconds, arguments)
+    meter.stop()
+    return _stored(folder, number, run, order, value, seconds, arguments, meter.usage())
 
 
 def _raised(
@@ -221,6 +226,7 @@ def _raised(
     error: BaseException,
     seconds: float,
     arguments: Callable[[], Any],
+    usage: Usage,
 ) -> CallOutcome | None:
     """Return the outcome of a call that has raised an exception; None if it asks for another attempt."""
     if isinstance(error, Again):
@@ -230,7 +236,7 @@ def _raised(
         run.release()
         running.die("" if type(error) is SystemExit else text)
     error = _named(error, folder, number, call_file)
-    end = _counted(failed(error, text, key))
+    end = _counted(failed(error, text, key, usage))
     settle()
     write_down(folder, number, end)  # before the release of the claim: its next owner looks for an outcome first
     run.failed(error, text, seconds, arguments)
@@ -245,12 +251,13 @@ def _stored(
     value: Any,
     seconds: float,
     arguments: Callable[[], Any],
+    usage: Usage,
 ) -> CallOutcome:
     order.facts.setdefault("log", _log(folder, number))
     note = run.finished(value, seconds, arguments)
     if note.problem is not None:
         raise _told(_why_not_stored(value, order, note.problem), folder, number)
-    return CallOutcome("finished", order.key, order.directory)
+    return CallOutcome("finished", order.key, order.directory, usage=usage)
 
 
 def _again(folder: CallFiles, number: int, run: CachedRun, error: Again) -> CallOutcome | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from ..errors import JobLost
+from ..events.usage import Usage
 from ..jobs.batch import CallOutcome
 from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
@@ -62,11 +63,12 @@ def printed(folder: CallFiles, number: int) -> str:
     return what_it_printed(folder.log(number))
 
 
-def failed(error: BaseException, text: str = "", key: str = "") -> CallOutcome:
+def failed(error: BaseException, text: str = "", key: str = "", usage: Usage | None = None) -> CallOutcome:
     """Return the outcome of a call that failed with this error."""
     from .exceptions import dump_error  # here, because most calls do not fail
 
-    return CallOutcome("failed", key, failure=dump_error(error, text or f"{type(error).__name__}: {error}\n"))
+    words = text or f"{type(error).__name__}: {error}\n"
+    return CallOutcome("failed", key, failure=dump_error(error, words), usage=usage)
 
 
 def write_down(folder: CallFiles, number: int, end: CallOutcome) -> bool:

@@ -36,10 +36,13 @@ class Limits:
         self._asked = False
         self._sampler: Sampler | None = None
         self._sampled = 0.0
+        self._counted: dict[int, int] = {}  # bytes, the most so far; by process
+        self._told: dict[int, int] = {}  # the part of it that was asked for
 
     def watch(self, pid: int, deadline: float | None, memory: int | None, reason: str) -> None:
         """Keep limits from now on; `reason` is the word for an end at the deadline."""
         self.unwatch(pid)  # the limits of the call before
+        self._forget_counts(pid)
         group = None if memory is None else self._make_group(pid, memory)
         self._limits[pid] = _Limit(deadline, reason, memory, group)
 
@@ -60,9 +63,25 @@ class Limits:
             return None
         from ..system import memory_control as memory
 
+        self._counted[pid] = max(self._counted.get(pid, 0), memory.group_peak(limit.group))
         killed = memory.oom_kills(limit.group)
         memory.remove_group(limit.group)
         return "memory" if killed else None
+
+    def counted(self) -> dict[int, int]:
+        """Return the most memory (bytes) of all processes of each call together, where that has grown since last time.
+
+        Of a call with a cgroup this is known only once it has ended with its process.
+        """
+        grown = {pid: most for pid, most in self._counted.items() if most > self._told.get(pid, 0)}
+        self._told.update(grown)
+        for pid in self._counted.keys() - self._limits.keys():
+            self._forget_counts(pid)
+        return grown
+
+    def _forget_counts(self, pid: int) -> None:
+        self._counted.pop(pid, None)
+        self._told.pop(pid, None)
 
     def patience(self, now: float) -> float | None:
         """Return the seconds for which nothing needs a look."""
@@ -88,7 +107,10 @@ class Limits:
 
             self._sampler = Sampler()
         self._sampled = now
-        return list(self._sampler.exceeding(memory))
+        exceeding = self._sampler.exceeding(memory)
+        for pid, held in {**self._sampler.sums, **exceeding}.items():
+            self._counted[pid] = max(self._counted.get(pid, 0), held)
+        return list(exceeding)
 
     def _make_group(self, pid: int, limit: int) -> Path | None:
         """Make a cgroup for the call of this worker; return None where the kernel refuses."""
@@ -101,7 +123,7 @@ class Limits:
         if self._parent is None:
             return None
         try:
-            group = memory.make_group(self._parent, f"call-{self._driver}-{next(self._numbers)}", limit)
+            group = memory.make_group(self._parent, f"{memory.CALL_GROUP}{self._driver}-{next(self._numbers)}", limit)
             memory.move(group, pid)
         except OSError:  # sampling will do
             return None

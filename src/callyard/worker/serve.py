@@ -19,7 +19,7 @@ from typing import Any
 
 from ..cache.messages import RunAgain
 from ..dependencies.map_chunks import run_chunk
-from ..serialize.namespace_replica import LoadedFunction
+from ..serialize.namespace_replica import LoadedFunction, UnloadableFunction
 from ..serialize.packer import Packed, Packer
 from ..serialize.shared_memory import SegmentPool
 from ..transport import frames
@@ -43,7 +43,7 @@ from ..transport.frames import (
 from ..transport.result_log import ROOM, ResultLog
 from .call_context import arranged
 from .call_request import Request
-from .current_call import Again, running
+from .current_call import USAGE, Again, running
 from .exceptions import (
     encode_error,
     traceback_text,
@@ -54,6 +54,7 @@ from .exceptions import (
 )
 from .initializer import Initialized
 from .process_state import ProcessState
+from .usage_meter import UsageMeter, measuring
 
 _HAND_OVER_AFTER = 0.0005  # s for a result to wait for results of the calls behind, at most
 _LOOKING = 0.0001  # s for an idle worker to look for the next call before it sleeps
@@ -73,13 +74,14 @@ class Server:
         self.arrived: deque[frames.Frame] = deque()  # frames not dealt with so far
         self.segments = SegmentPool()
         self.packer = Packer(self.segments, to_driver=True)
-        self.functions: dict[int, LoadedFunction | _Unloadable] = {}
+        self.functions: dict[int, LoadedFunction | UnloadableFunction] = {}
         self.initialized = Initialized()
         self.loans = LentBuffers()  # results that others still use
         self.unused: deque[int] = deque()  # segments of others without a user here
         self.outbox = 0  # bytes in the result log that were not sent yet
         self.oldest = 0.0  # the time of the first of them
         self.last_call = _SHORT  # the last call's duration, s
+        self.meter: UsageMeter | None = None  # of the running call, if its usage is asked for
         self.pid = os.getpid()
         self.state = ProcessState()
         self._actions: dict[int, Callable[[int, int, int, bytes], None]] = {
@@ -154,7 +156,7 @@ class Server:
         try:
             self.functions[number] = LoadedFunction(body)
         except BaseException as error:  # each call of the function fails with the error
-            self.functions[number] = _Unloadable(error)
+            self.functions[number] = UnloadableFunction(error)
 
     def forget(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         for gone in pickle.loads(body):
@@ -177,22 +179,27 @@ class Server:
             return
         started = perf_counter()
         order = request.options.pop(ORDER, None) if request is not None else None
+        asked = request is not None and (request.options.pop(USAGE, False) or order is not None)
+        self.meter = meter = measuring(request, self.result_log) if asked else None
         note = b""
         running.begin(_NO_OPTIONS if request is None else request.options)
         try:
             if request is None or order is None:
                 value = self.execute(number, body, request)
-                running.hand_over()
-                packed: Packed | None = self.pack_result(value)
+                self.function_ended()
+                result = self.pack_result(value)
                 del value  # packed by now, and perhaps large
+                if meter is not None:
+                    note = pickle.dumps(meter.usage(result.size), 5)
+                packed: Packed | None = result
             else:
                 from .cached_call import run_cached  # here, because most workers need none of this
 
                 function = self.functions[number].data if number else None
                 run = partial(self.execute_and_pack, number, request)
-                packed, note = run_cached(order, request, run, function, self.pid, self.state)
+                packed, note = run_cached(order, request, run, function, self.pid, self.state, meter)
         except BaseException as error:
-            running.hand_over()
+            self.function_ended()
             self.done(started)
             with self.state:
                 self.failed(error, number, sequence)
@@ -213,7 +220,19 @@ class Server:
             running.await_term()
             running.die("" if type(error) is SystemExit else traceback_text(error))
         else:
-            self.send(encode_error(error, sequence, self.last_call))
+            note = b"" if self.meter is None else pickle.dumps(self.meter.usage(), 5)
+            self.send(encode_error(error, sequence, self.last_call, note))
+
+    def function_ended(self) -> None:
+        """Begin the handover; the time from here on, as for packing the result, is not the function's."""
+        running.hand_over()
+        if self.meter is not None:
+            self._undo_recursion_limit()
+            self.meter.stop()
+
+    def _undo_recursion_limit(self) -> None:
+        if sys.getrecursionlimit() < self.state.recursion_limit:  # otherwise the next step here may fail
+            sys.setrecursionlimit(self.state.recursion_limit)
 
     def again(self, error: Again, sequence: int) -> None:
         """Send the arguments of the next run."""
@@ -241,7 +260,7 @@ class Server:
 
     def execute_and_pack(self, number: int, request: Request) -> tuple[Packed, Any]:
         value = self.execute(number, b"", request)
-        running.hand_over()
+        self.function_ended()
         return self.pack_result(value), value
 
     def load(self, number: int, body: bytes) -> Any:
@@ -272,8 +291,7 @@ class Server:
 
     def done(self, started: float) -> None:
         self.last_call = perf_counter() - started
-        if sys.getrecursionlimit() < self.state.recursion_limit:  # otherwise the next step here may fail
-            sys.setrecursionlimit(self.state.recursion_limit)
+        self._undo_recursion_limit()
         if os.getpid() != self.pid:  # the function forked and both came back: only one is the worker
             os._exit(0)
 
@@ -382,14 +400,3 @@ class Server:
 
 class _NotTaken(Exception):
     """The error if the system takes no descriptors now, because too many are on their way."""
-
-
-class _Unloadable:
-    """The place-holder of a function that could not be loaded here."""
-
-    def __init__(self, error: BaseException) -> None:
-        self.error = error
-        self.data: bytes | None = None
-
-    def current(self) -> Callable[..., Any]:
-        raise self.error

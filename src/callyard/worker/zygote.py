@@ -206,6 +206,8 @@ class Zygote:
         worker = self.workers.get(number)
         if worker is not None and worker.reason is None:
             self.limits.unwatch(worker.pid)
+            if worker.result_log is not None:
+                worker.result_log.count_memory(0)
             if worker.stopped is not None:
                 worker.stopped.end()
                 worker.stopped = None
@@ -249,11 +251,12 @@ class Zygote:
         self.hear_births()
         self.keep_limits(self.clock())  # before `reap`: a call may have ended itself at its deadline
         # After the births: a short-lived worker has told its process id before its end.
-        for pid, status in reap(self.end_group):
+        for pid, status, *used in reap(self.end_group):
             worker = self.by_pid.pop(pid, None)
             # A guard may end before its worker, then a child of this process: only the worker's own end counts.
             if worker is not None and not (worker.pid not in (0, pid) and _is_child(worker.pid)):
-                self.exited(worker, exit_code(status) if pid == worker.pid or not worker.pid else None)
+                its_own = pid == worker.pid or not worker.pid
+                self.exited(worker, exit_code(status) if its_own else None, used if its_own else None)
         self.end_orphans()
 
     def end_group(self, pid: int) -> None:
@@ -262,17 +265,19 @@ class Zygote:
         if worker is not None and pid == worker.pid:
             kill_group(pid, signal.SIGKILL)
 
-    def exited(self, worker: _Worker, code: int | None) -> None:
+    def exited(self, worker: _Worker, code: int | None, used: list[float] | None = None) -> None:
+        """Tell the driver of a worker's end, with the processor time (s) and the peak of memory (bytes) if known."""
         del self.workers[worker.number]
         for pid in (worker.pid, worker.guard):
             self.by_pid.pop(pid, None)
         if worker.directory:
             _remove(worker.directory)
+        by_the_kernel = self.limits.ended(worker.pid) or self.killed_for_memory(worker, code)
+        self.note_memory(worker)
         if worker.result_log is not None:
             worker.result_log.close()
-        by_the_kernel = self.limits.ended(worker.pid) or self.killed_for_memory(worker, code)
         reason = worker.reason if worker.reason not in (None, "rank") else by_the_kernel or worker.reason
-        self.stream.say(protocol.EXITED, worker.number, code, reason)
+        self.stream.say(protocol.EXITED, worker.number, code, reason, used)
 
     def killed_for_memory(self, worker: _Worker, code: int | None) -> str | None:
         """Return "job memory" if the kernel ended the worker, or a rank, for want of memory in the job or container."""
@@ -315,7 +320,9 @@ class Zygote:
         return None if first is None else max(0.0, min(first, LOOK))
 
     def keep_limits(self, now: float) -> None:
-        for pid, reason in self.limits.exceeded(now).items():
+        exceeded = self.limits.exceeded(now)
+        self.note_memory()
+        for pid, reason in exceeded.items():
             if reason == "memory":  # SIGTERM would leave it time to take even more
                 self.stop(self.by_pid[pid], reason)
             else:
@@ -335,6 +342,13 @@ class Zygote:
                 self.exited(worker, None)
             elif worker.withdrawal is not None and now >= worker.withdrawal.next_attempt:
                 self.go_on_withdrawing(worker, now)
+
+    def note_memory(self, ended: _Worker | None = None) -> None:
+        """Note in the result logs how much memory calls with limits have been seen to use."""
+        for pid, most in self.limits.counted().items():
+            worker = self.by_pid.get(pid, ended)
+            if worker is not None and worker.pid == pid and worker.result_log is not None:
+                worker.result_log.count_memory(most)
 
     def announce(self, worker: _Worker, now: float) -> None:
         worker.end.announce(now)

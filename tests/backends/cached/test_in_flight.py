@@ -440,7 +440,7 @@ def elsewhere(tmp_path: Path, results: Path, journal: str) -> Any:
     """A call that another machine has claimed: its key, and how it would be stored."""
     key, file = key_of(tmp_path, calls.square, journal, 3)
     os.unlink(journal)
-    claim(results, key, host="cluster-7", pid=12)
+    claim(results, key, host="cluster-7", boot="b007", pid=12)
     return key, file
 
 

@@ -172,6 +172,8 @@ class Delivery:
         found: CachedResult | CacheError | None = None,
     ) -> None:
         future = call.future
+        if outcome is not None and outcome.usage is not None:
+            future.note_usage(outcome.usage)
         if fate is Fate.RESUBMIT:
             future.again()
         elif fate is Fate.LOST:

@@ -7,6 +7,7 @@ from concurrent.futures._base import PENDING
 from typing import Any, NamedTuple, Protocol
 
 from ...cache.messages import RunDeclined, RunReport, RunRequest
+from ...events.usage import Usage
 from ...futures import Future, Lazy
 from ...jobs.batch import KeyRecipe
 from ...status.call_status import CallStatus
@@ -60,6 +61,11 @@ class CachedFuture(Future[Any]):
         return self._attempts if inner is None else inner.attempts
 
     @property
+    def usage(self) -> Usage | None:
+        inner = self.inner
+        return super().usage if inner is None else inner.usage
+
+    @property
     def result_token(self) -> bytes | None:
         """The token of the result as an argument of other calls; None once opened, since the user may change it."""
         token = self._token
@@ -83,6 +89,9 @@ class CachedFuture(Future[Any]):
         """End as the call did."""
         # Kept for later: from here on the call is not referred to.
         self._job_id, self._attempts = self.job_id, self.attempts
+        usage = self.usage
+        if usage is not None:
+            self.note_usage(usage)
         self._call = None
         self._token = token  # first: a thread that waits for the end may ask for the token at once
         if packed is None:

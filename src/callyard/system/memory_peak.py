@@ -1,0 +1,48 @@
+"""The most memory that this process has had at once. Jobs load this module, so its imports are few.
+
+Linux keeps the peak of a process's resident memory, and lets the process set it back to the present value. Of the
+children that the process has waited for, it keeps the largest peak, for good.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from ..utils.lite_stdlib import suppress
+
+__all__ = ["clear_peak", "resident_peak", "waited_children"]
+
+_HIWATER = b"5"  # the word by which the kernel sets the peak back
+_NAME = b"\nVmHWM:"
+
+
+def clear_peak() -> bool:
+    """Set the peak back to the present resident memory; return False where the system does not allow that."""
+    with suppress(OSError):
+        descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            return os.write(descriptor, _HIWATER) == len(_HIWATER)
+        finally:
+            os.close(descriptor)
+    return False
+
+
+def resident_peak() -> int | None:
+    """Return the peak of this process's resident memory (bytes); None where the system does not tell."""
+    with suppress(OSError, ValueError, IndexError):
+        descriptor = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            text = os.read(descriptor, 1 << 16)
+        finally:
+            os.close(descriptor)
+        start = text.find(_NAME)
+        if start >= 0:
+            return 1024 * int(text[start + len(_NAME) :].split(None, 1)[0])
+    return None
+
+
+def waited_children() -> tuple[float, int]:
+    """Return the processor time (s) of all children waited for so far, and the largest peak among them (bytes)."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime, 1024 * used.ru_maxrss
