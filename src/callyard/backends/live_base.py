@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ..cache.messages import RunDeclined, RunReport
 from ..dependencies.wait import when_done
 from ..errors import CallyardError, UnpicklableCall
+from ..events.recorder import Recorder
 from ..futures import Future, when_ended
 from ..pool.call import Call, CallDurations, CallPlan
 from ..pool.threaded_runner import ThreadedRunner
@@ -22,8 +23,10 @@ from ..serialize.shared_memory import SegmentPool
 from ..serialize.unpicklable import UnsendableGlobal, where
 from ..status.executor_status import FOR_OTHER_CALLS, ExecutorStatus
 from ..utils.identity_cache import IdentityCache
+from ..worker.current_call import USAGE
 from .base import Settings
 from .cached.cached_future import Arguments, CachedCall, KeyedResult
+from .call_logs import CallLogs
 from .unfinished_calls import UnfinishedCall
 
 FORKED = "this executor belongs to the process that forked this one, and cannot be used here; make a new one"
@@ -43,7 +46,11 @@ class LiveBackend:
 
     detached = False
 
-    def __init__(self, make_runner: Callable[[SegmentPool, Packer, Callable[[], bool]], ThreadedRunner]) -> None:
+    def __init__(
+        self,
+        make_runner: Callable[[SegmentPool, Packer, Callable[[], bool]], ThreadedRunner],
+        recorder: Recorder | None = None,
+    ) -> None:
         segments = SegmentPool()
         self._packer = Packer(segments)
         self._functions = FunctionRegistry()
@@ -58,10 +65,19 @@ class LiveBackend:
             return None if expected is None else expected.sources
 
         self._runner.inputs_of = inputs_of
+        if recorder is not None:
+            self._runner.record_in(recorder)
         self._on_cancel = self._runner.look_again  # one bound method for all futures
         self._order = count()
         self._paces: dict[Any, CallDurations] = {}
         self._plans: IdentityCache[Resources, CallPlan] = IdentityCache()
+        self._logs: CallLogs | None = None
+
+    def _make_plan(self, resources: Resources) -> CallPlan:
+        plan = self.make_plan(resources)
+        if self._runner.recorder is not None:
+            plan.options = {**plan.options, USAGE: True}
+        return plan
 
     def make_plan(self, resources: Resources) -> CallPlan:
         """Return the meaning of these resources.
@@ -81,7 +97,7 @@ class LiveBackend:
     ) -> Future[Any]:
         if self._runner.forked:
             raise RuntimeError(FORKED)
-        plan = self._plans.of(resources, self.make_plan)
+        plan = self._plans.of(resources, self._make_plan)
         name = getattr(fn, "__name__", None) or type(fn).__name__
         future: Future[Any] = Future(name, self._on_cancel)
         sources: list[Any] = []
@@ -94,6 +110,8 @@ class LiveBackend:
         key = definition.id if definition is not None else (type(fn), name)
         pace = self._paces.get(key) or self._new_pace(key, name)
         call = Call(future, definition, packed, plan, pace, next(self._order))
+        if self._logs is not None:
+            call.log = self._logs.follow(future)
         self._begin(call, sources, ticket)
         return future
 

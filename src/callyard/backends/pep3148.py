@@ -6,8 +6,10 @@ that wait for futures, and the futures' notes about the origin of a failure.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -40,7 +42,7 @@ class Pep3148Backend:
 
     def __init__(self, inner: StandardExecutor, settings: Settings) -> None:
         refuse_settings(inner, settings)
-        self._inner = inner
+        self._inner, self._recorder = inner, settings.recorder
         self._limiter = CapacityLimiter(settings.max_workers)
         self._unfinished: dict[_ForwardedCall, int] = {}  # with the numbers of the calls
         self._numbers, self._places, self._ended_calls = count(), settings.max_workers, EndedCalls()
@@ -126,7 +128,7 @@ class Pep3148Backend:
         """Hand the call on, once."""
         if future.begun:
             return
-        future.begun = True
+        future.begun, future.handed_on_at = True, time.time()
         try:
             if not future.set_running_or_notify_cancel():
                 self._limiter.release(future)
@@ -135,11 +137,11 @@ class Pep3148Backend:
             order = None if ticket is None else ticket.order()
             goes_on = future.goes_on_with or (args, kwargs)
             if order is None:
-                theirs = self._inner.submit(fn, *goes_on[0], **goes_on[1])
+                theirs = self._hand_on(fn, *goes_on)
             else:
                 from ..cache.run_call import run  # here, because other calls need none of this
 
-                theirs = self._inner.submit(run, order, fn, args, kwargs, *goes_on)
+                theirs = self._hand_on(run, (order, fn, args, kwargs, *goes_on), {})
             future.theirs = theirs
             future.again()  # running or not: from now on their future knows
             theirs.add_done_callback(lambda done: self._ended(future, done))
@@ -150,6 +152,24 @@ class Pep3148Backend:
                 raise
             future.fail_with(error)
 
+    def _hand_on(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Submit to the other executor; return its future."""
+        if self._recorder is None:
+            return self._inner.submit(fn, *args, **kwargs)
+        from ..worker.measured_run import run_measured  # here, because few executors have a recorder
+
+        return self._inner.submit(run_measured, os.getpid(), fn, args, kwargs)
+
+    def _recorded(self, future: _ForwardedCall, result: Any) -> Any:
+        """Return the result of a call that may have been measured, after telling the recorder of its run."""
+        if self._recorder is None:
+            return result
+        value, usage, host, worker, began = result
+        if not isinstance(value, RunOutcome) or isinstance(value.note, RunReport):  # otherwise it has not run
+            self._recorder.started(future, host, worker, future.attempts, time=began)
+            future.note_usage(usage)
+        return value
+
     def _ended(self, future: _ForwardedCall, theirs: Any) -> None:
         self._limiter.release(future)
         try:
@@ -157,12 +177,14 @@ class Pep3148Backend:
         except CancelledError:
             future.cancel()
             return
+        if error is not None and self._recorder is not None:
+            self._recorder.started(future, "", future.place, future.attempts, time=future.handed_on_at)
         if isinstance(error, Again):
             future.run_again(error)
         elif error is not None:
             future.fail_with(error)
         elif not future.done():
-            future.comes_to(theirs.result())
+            future.comes_to(self._recorded(future, theirs.result()))
 
     def _forget(self, future: _ForwardedCall) -> None:
         if self._unfinished.pop(future, None) is not None:
@@ -241,7 +263,10 @@ class _ForwardedCall(Future[Any]):
     In between the call counts as running: otherwise the call might be cancelled here and still run there.
     """
 
-    __slots__ = ("begun", "declined", "goes_on_with", "noted", "place", "ready", "sources", "theirs")
+    __slots__ = (
+        *("begun", "declined", "goes_on_with", "handed_on_at", "noted"),
+        *("place", "ready", "sources", "theirs"),
+    )
 
     def __init__(self, name: str, place: str, sources: Sequence[Any]) -> None:
         super().__init__(name)
@@ -249,6 +274,7 @@ class _ForwardedCall(Future[Any]):
         self.sources = sources  # the futures among the arguments, until the end
         self.theirs: Any = None
         self.begun = False  # handed on, or about to be
+        self.handed_on_at = 0.0  # s since 1970
         self.noted: Callable[[RunReport], object] | None = None  # set for a call with a cache
         self.declined: Callable[[RunDeclined], object] | None = None
         self.ready: Callable[[], object] | None = None  # hands the call on when there is room

@@ -15,12 +15,13 @@ import logging
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
 from ..errors import NodeFailure, WorkerLost
+from ..events.recorder import Recorder
 from ..futures import Future, Lazy, ends_futures
 from ..pool.call import Call, refuse
 from ..pool.threaded_runner import ThreadedRunner
@@ -92,6 +93,16 @@ class ClusterDriver(ThreadedRunner):
     def prepare(self) -> None:
         """Start the thread and the agents now, because a call is going to come."""
         self._tell(self._prepare)
+
+    def record_in(self, recorder: Recorder) -> None:
+        super().record_in(recorder)
+        self._agents.recorder = recorder
+
+    def _wait_again(self, calls: Iterable[Call], reason: str = "") -> None:
+        for call in calls:
+            call.future.again()
+            if self.recorder is not None:
+                self.recorder.waiting(call.future, reason)
 
     def close(self) -> None:
         self._closing = True
@@ -215,7 +226,7 @@ class ClusterDriver(ThreadedRunner):
     def _run_again(self, call: Call, arguments: Lazy) -> None:
         """Put a call that has raised `Again` behind all others, unless the driver is being killed."""
         call.run_again(arguments)
-        call.future.again()
+        self._wait_again([call], "for its next run, because it has raised Again")
         if self._killed_at is None:
             self._inbox.append(call)
         else:
@@ -227,12 +238,12 @@ class ClusterDriver(ThreadedRunner):
         if self._killed_at is None:
             self._agents.look_after(loop, now, self._prepared or self._placement.waiting or self._expecting())
             self._prepared = False
+        elif now > self._killed_at + _GRACE:
+            self._agents.abandon()  # before the lost calls are ended: no turn may come after this one
         self._agents.take_back_stalled(now)
         self._agents.judge_doubtful(now)
         self._take_back()
         self._give_up_unplaceable(now)
-        if self._killed_at is not None and now > self._killed_at + _GRACE:
-            self._agents.abandon()
 
     def _time_to_wait(self, now: float) -> float | None:
         """Return the time for which nothing is due (s); None for any time."""
@@ -250,8 +261,8 @@ class ClusterDriver(ThreadedRunner):
             self._lost(*lost)
         self._agents.lost.clear()
         back, self._agents.returned = self._agents.returned, []
+        self._wait_again(back)
         for call in back:
-            call.future.again()
             if self._killed_at is not None:
                 call.future.cancel()
         if self._killed_at is None:

@@ -86,6 +86,20 @@ class Future(FutureState[T]):
         """The scheduler's id of the job that runs this call; None where no scheduler does."""
         return None
 
+    def origins(self) -> tuple[tuple[str, str], ...]:
+        """Return key and function of each stored call of which this is the result, or a part of it."""
+        key = self.key
+        return () if key is None else ((key, self.name),)
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the last run of the call has used; None if that was not measured. For the rest of this package."""
+        return getattr(self, "_usage", None)
+
+    def note_usage(self, usage: Usage) -> None:
+        """Note what the call has used, before its end."""
+        self._usage = usage
+
     def explain(self) -> str:
         """Return in a sentence what the call waits for, or where it runs, or how it has ended.
 
@@ -101,15 +115,6 @@ class Future(FutureState[T]):
             'has ended: returned int'
         """
         return sentence(self.call_status)
-
-    @property
-    def usage(self) -> Usage | None:
-        """What the last run of the call has used; None if that was not measured. For the rest of this package."""
-        return getattr(self, "_usage", None)
-
-    def note_usage(self, usage: Usage) -> None:
-        """Note what the call has used, before its end."""
-        self._usage = usage
 
     # -- for executors ---------------------------------------------------------------------------------
 
@@ -410,6 +415,18 @@ class Future(FutureState[T]):
 
     def _state_word(self) -> str:
         return "running" if self.running() else _PUBLIC_STATES.get(self._state, self._state)
+
+    def _repr_html_(self) -> str:
+        from ..display.notebook_html import card
+
+        state = self._state_word()
+        if self.done() and not self.cancelled():
+            state = "failed" if self.failed() else "remembered" if self.cached else state
+        facts = [("State", state), ("Key", self.key or ""), ("Job", self.job_id or "")]
+        error = self._exception
+        if error is not None and error is not _STILL_PACKED:
+            facts.insert(1, ("Error", f"{type(error).__name__}: {error}"))
+        return card(f"Future of {self.name}", facts)
 
     def __repr__(self) -> str:
         head = f"<Future at {id(self):#x} {self.name!r} state={self._state_word()}"

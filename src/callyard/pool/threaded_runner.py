@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from ..events.recorder import Recorder
 from ..futures import Future
 from ..status.call_status import CallStatus, unfinished
 from ..status.ended_calls import EndedCalls
@@ -29,6 +30,7 @@ class ThreadedRunner:
 
     Attributes:
         inputs_of: returns the futures among the arguments of a call that waits for them; None for any other call.
+        recorder: is told where calls begin; None where nobody asks.
     """
 
     ends_calls = False  # a running call can be ended alone
@@ -37,7 +39,12 @@ class ThreadedRunner:
         self.forked = False  # True in a copy in a forked process
         self.ended_calls = EndedCalls()  # that failed or were cancelled; those with results are in `CallDurations`
         self.inputs_of: Callable[[Future[Any]], Sequence[Any] | None] = lambda future: None  # noqa: ARG005
+        self.recorder: Recorder | None = None
         self._io = IoThread()
+
+    def record_in(self, recorder: Recorder) -> None:
+        """Tell this recorder where calls begin; before the first call."""
+        self.recorder = recorder
 
     def _register(self) -> None:
         """Take part in forks and in the interpreter's end. The last step of a constructor: both may come at once."""

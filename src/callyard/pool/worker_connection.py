@@ -97,6 +97,9 @@ class WorkerConnection:
         self._wanted: deque[int] = deque()  # segments the worker asks for, because it has lost their descriptors
         self._refused: dict[int, Packed] = {}  # errors of calls that could not be sent, by sequence number
         self._theirs: socket.socket | None = None  # the end for the worker, until its process has a copy
+        self._open(sock, on_blocked)
+
+    def _open(self, sock: socket.socket | None, on_blocked: Callable[[FrameStream], object]) -> None:
         with contextlib.ExitStack() as undo:
             self._count_descriptors(undo)
             self.result_log, self._log_fd = make_result_log()
@@ -307,7 +310,7 @@ class WorkerConnection:
             self._wanted.extend(pickle.loads(body))
             self._on_unused()
         elif kind == READY:
-            self.says_ready = True
+            self.says_ready, self.pid = True, number  # the zygote tells the same, perhaps later
         return None
 
     def _receive_end(self, frame: Frame) -> Ended | None:

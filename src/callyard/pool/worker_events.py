@@ -197,7 +197,7 @@ class WorkerEvents:
             call.future.pass_again_on(arguments)
             return
         call.run_again(arguments)
-        call.future.again()
+        self._dispatcher.wait_again([call], "for its next run, because it has raised Again")
         if self._dispatcher.killed:
             call.future.cancel()
         else:
@@ -214,8 +214,8 @@ class WorkerEvents:
             # A run with a lost worker counts for the limit of restarts, and for the attempts shown to the user.
             call.restarted += 1
             call.next_attempt()
-        for call in (*again, *rest):
-            call.future.again()
+        self._dispatcher.wait_again(again, "for another worker, because the one before was lost")
+        self._dispatcher.wait_again(rest)
         # To the front, the oldest first: these calls have waited once.
         self._dispatcher.placement.put_back(reversed([*again, *rest]))
         return [call for call in ran if call not in again]
@@ -298,8 +298,7 @@ class WorkerEvents:
             calls = connection.withdrawn(begun)
             for running in list(connection.in_flight.values()):
                 running.pace.note(_STALL)  # the running call is not short after all
-            for call in calls:
-                call.future.again()
+            dispatcher.wait_again(calls)
             dispatcher.placement.withdrawn(connection.worker, calls)
         dispatcher.inbox.append(decide_again)
 

@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..errors import WorkerLost
+from ..events.recorder import Recorder
 from ..futures import Future, ends_futures
 from ..serialize.packer import Packer
 from ..serialize.shared_memory import SegmentPool
@@ -116,6 +117,10 @@ class WorkerPool(ThreadedRunner):
         if not self.forked:
             self._io.start_with(self._run, self._make_loop)
 
+    def record_in(self, recorder: Recorder) -> None:
+        super().record_in(recorder)
+        self._dispatcher.recorder = recorder
+
     def close(self) -> None:
         # The flag before the wake-up, which the thread answers with a look at the flag.
         self._dispatcher.closing = True
@@ -123,8 +128,13 @@ class WorkerPool(ThreadedRunner):
 
     def kill(self, signum: int) -> None:
         """End the workers by a signal, and the pool. Running calls fail; the caller cancels waiting ones before."""
+        self._dispatcher.closing = True
+        self.signal(signum)
+
+    def signal(self, signum: int) -> None:
+        """End the workers by a signal. Running calls fail and later ones are cancelled, but the pool goes on."""
         self._signal = signum
-        self._dispatcher.killed = self._dispatcher.closing = True
+        self._dispatcher.killed = True
         self._io.wake()
 
     def terminate(self) -> None:

@@ -29,10 +29,9 @@ from typing import Any
 
 from ...cache.directory import CacheDirectory
 from ...dependencies.wait import when_done
-from ...errors import CallyardError, ResourceError, SchedulerError
+from ...errors import CallyardError, SchedulerError
 from ...futures import Future, ends_futures, when_ended
 from ...hashing.call_key import Reference, references_of
-from ...jobs.submission import trial_of
 from ...resources import Resources
 from ...serialize.importable import apart
 from ...serialize.packed import load_with_inputs
@@ -46,16 +45,16 @@ from ..base import Settings
 from ..cached.cached_future import CachedCall, KeyedResult
 from ..failed_nodes import FailedNodes
 from ..live_base import FORKED, unpicklable
-from ..resource_mapping import check_template, job_options, with_nodes
 from ..run_directories import remove_if_over
 from ..unfinished_calls import UnfinishedCall
 from .batch_state import Abandon, Ask, Drop, ExecutorAction, Look, Settle, Submit, Write
 from .batch_status import add_call, status_of
-from .call import JobCall, JobFuture, call_of, like_of
+from .call import JobCall, JobFuture, call_of
 from .call_pickles import CallPickle, LargeContents, packed_call, pickle_call
 from .delivery import Delivery
 from .earlier_batches import EarlierBatches
 from .executor_state_machine import ExecutorState
+from .job_check import JobCheck
 from .poller import FileWatcher, Poller
 from .scheduler_client import SchedulerClient
 from .submitter import Canceller, Submitter
@@ -63,7 +62,6 @@ from .writer import BatchWriter, Intake, JobSettings
 
 _log = logging.getLogger("callyard")
 _QUIET, _LONGEST = 0.02, 1.0  # s without a new call, and s in all, before the gathered calls go out together
-_MOST_KINDS = 1000  # of resources that are remembered
 _FAILURES = 3  # in a row, before the executor is given up
 
 
@@ -90,7 +88,7 @@ class BatchBackend:
         self._numbers, self._ended_calls = count(), EndedCalls()
         self._commands = commands = CommandThread(self._inbox.put)
         self._state = state = ExecutorState(job_settings.poll, job_settings.result_grace)
-        self._delivery = delivery = Delivery(home, private, state, clock)
+        self._delivery = delivery = Delivery(home, private, state, clock, settings.executor, settings.recorder)
         self._earlier = earlier = EarlierBatches(home, state, delivery, clock)
         self._submitter = Submitter(commands, scheduler, state, earlier, delivery, clock)
         writer = BatchWriter(home, job_settings, settings, private)
@@ -98,7 +96,7 @@ class BatchBackend:
         poller = Poller(commands, scheduler, state, delivery, clock)
         self._poller, self._watcher = poller, FileWatcher(state, delivery, poller, clock)
         self._canceller = Canceller(commands, scheduler, state, earlier, delivery)
-        self._checked: set[str] = set()  # the kinds of resources already known as possible for a job
+        self._check = JobCheck(scheduler.texts, job_settings)
         self._thread = LazyThread("callyard-jobs")
         self.failed_nodes = FailedNodes(job_settings.exclude_failed_nodes)
         self._closing = self._leaving = False
@@ -122,9 +120,8 @@ class BatchBackend:
             raise RuntimeError(FORKED)
         if self._broken:
             raise SchedulerError("this executor cannot look after jobs any more, see the log; make a new one")
-        resources = self._with_defaults(resources)
-        job_options(resources)  # refuses impossible ones
-        self._check(resources)
+        resources = self.failed_nodes.without(self._check.completed(resources))
+        self._check.check(resources)
         future = JobFuture(getattr(fn, "__name__", None) or type(fn).__name__, self._wake)
         parts, sources = (fn, args, dict(kwargs)), list[Any]()
         try:
@@ -166,30 +163,6 @@ class BatchBackend:
             when_done(foreign, future, partial(self._admit, call))
         else:
             self._enter(call)
-
-    def _with_defaults(self, resources: Resources) -> Resources:
-        asked = resources.asked()
-        missing = {name: value for name, value in self.job_settings.defaults.items() if name not in asked}
-        return with_nodes(self.failed_nodes.without(resources.updated(missing)))
-
-    def _check(self, resources: Resources) -> None:
-        """Raise ResourceError if no job can have such resources."""
-        like, settings = like_of(resources), self.job_settings
-        if like in self._checked:
-            return
-        if settings.template is not None:
-            check_template(resources, settings.template_uses)
-        try:
-            limit, templated = settings.time(resources.run_time), settings.template is not None
-            self._scheduler.check(trial_of(resources, limit, templated, settings.options))
-        except CallyardError:
-            raise
-        except Exception as error:  # as an unclosed quote, or a value unknown to JSON
-            asked = ", ".join(f"{name}={value!r}" for name, value in resources.asked().items())
-            raise ResourceError(f"no job can be asked for with {asked}: {error}") from error
-        if len(self._checked) >= _MOST_KINDS:
-            self._checked.clear()
-        self._checked.add(like)
 
     def _admit(self, call: JobCall) -> None:
         """Enter a call after the ends of foreign inputs; without other inputs, try its key in the cache first."""

@@ -82,7 +82,9 @@ class JobCall(PlannedCall):
         self.inputs: list[CallInput | InputSource] = []
         self.directory: BatchDirectory | None = None
         self.number = 0
-        self.ours = False  # submitted by this executor
+        self.told_attempt = 0  # the last run whose start the recorder knows
+        self.ours = False  # submitted by this backend
+        self.ours_before = False  # submitted by an earlier process for the same executor
 
     @property
     def name(self) -> str:

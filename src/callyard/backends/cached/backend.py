@@ -58,6 +58,7 @@ class CachedBackend:
             sends_copies=inner.detached or elsewhere or isinstance(inner, LiveBackend),
             elsewhere=elsewhere,
             code_only=settings.changes_data,
+            recorder=settings.recorder,
         )
         self._closing = False
         self._forked = False
@@ -78,6 +79,7 @@ class CachedBackend:
             raise RuntimeError(FORKED)
         call = SharedCall(self._context, fn, self._settings.of(resources))
         future = CachedFuture(call.name)
+        future.home = call.settings.cache._directory
         try:
             if name is None:
                 call.prepare(args, kwargs)
@@ -95,6 +97,7 @@ class CachedBackend:
     def _answer(self, call: SharedCall, future: CachedFuture) -> bool:
         """Let the future share a call on its way, or answer from the cache; return False if there is neither."""
         if self._pending.join(call.id, future):
+            self._record_inner_of(future)
             return True
         found = call.look_up()
         if found is None:
@@ -115,9 +118,17 @@ class CachedBackend:
             # False: another thread was faster, and the future has joined that call.
             if self._pending.add(call, future):
                 call.submit(args, kwargs)
+            else:
+                self._record_inner_of(future)
         except BaseException as error:
             call.fail(error)  # for the futures that have joined since
             raise
+
+    def _record_inner_of(self, future: CachedFuture) -> None:
+        """Let what happens to the shared call that a future has joined happen to this future, too."""
+        inner = future.inner
+        if self._context.recorder is not None and inner is not None:
+            self._context.recorder.stands_for(inner, future)
 
     # -- the end ---------------------------------------------------------------------------------------
 

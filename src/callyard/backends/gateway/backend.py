@@ -41,6 +41,7 @@ from ..unfinished_calls import UnfinishedCall
 from . import protocol
 from .connection import Address, Connection, NoConnection
 from .contents import FileCopies
+from .disk_memory import on_disk
 from .gateway_call import GatewayCall, GatewayFuture, SentError
 from .gateway_status import GatewayQuestions
 from .message_streams import Sinks
@@ -77,7 +78,7 @@ class GatewayBackend:
         self.detached = detached
         self._address, self._opening = address, opening
         self._description, self._check, self._connect = description, check, connect
-        contents = LargeContents()
+        contents = LargeContents(on_disk)
         self._packer = CallPacker(contents)
         self._numbers = count(1)
         self._told = ToldCalls(opening.run, detached, contents, address.destination)

@@ -27,7 +27,7 @@ How messages become bytes, large ones in pieces, is the part of `message_streams
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 __all__ = [
@@ -44,6 +44,7 @@ __all__ = [
     "SentInput",
     "SentPickle",
     "SentResult",
+    "WantedContent",
 ]
 
 OPEN, FUNCTION, CALL, CONTENT, CANCEL, FORGET, FORGET_FUNCTIONS, KILL, LEAVE, CLOSE, ASK = range(71, 82)
@@ -88,6 +89,13 @@ class ContentName(NamedTuple):
     own: str = ""  # the name of the file
 
 
+class WantedContent(NamedTuple):
+    """A content from some place on: what is before it has come over an earlier connection."""
+
+    name: ContentName
+    start: int = 0  # bytes
+
+
 class SentInput(NamedTuple):
     """An input of a call: the result of another call, or a part of that; or else a value."""
 
@@ -118,6 +126,14 @@ class SentResult(NamedTuple):
     job_id: str | None
     attempts: int
     files: Sequence[SentFile] = ()
+    run: Mapping[str, Any] | None = None  # what is known of the run, see `RunReport`
+
+
+class SentFailure(NamedTuple):
+    """The failure of a call."""
+
+    error: bytes  # exception and traceback, pickled
+    run: Mapping[str, Any] | None = None  # as of a result; None for a call that has not begun
 
 
 class Question(NamedTuple):
