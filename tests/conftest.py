@@ -325,6 +325,7 @@ def own_temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterato
         patch.setenv("TMPDIR", str(place))
         patch.setattr(tempfile, "tempdir", None)
         patch.setenv(SESSION, uuid.uuid4().hex)
+        patch.setenv("CALLYARD_STATUS", str(place / "status"))  # a socket there is a file left behind
         yield place
     if left := _left(lambda: _files(place), before):
         pytest.fail("left in the temporary directory:" + left, pytrace=False)

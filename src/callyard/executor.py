@@ -23,10 +23,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import argument_checks
 from .backends.base import Backend, Settings, status_of
 from .backends.registry import open_backend, open_plan, other_resources
+from .backends.unfinished_calls import cancel_calls, unfinished_of
 from .dependencies.map_chunks import run_chunk
 from .errors import CallyardError, ResourceError
 from .errors.suggestions import strict
 from .futures import Future, batched, before_sleep, unasked
+from .report import status_server
 from .resources import Resources
 from .status.executor_status import ExecutorStatus
 from .utils import interpreter_exit
@@ -435,9 +437,9 @@ class _Running:
         self.backend = backend
         self.recorder, self.progress = recorder, progress
         self.closed = False
-        self._closer = weakref.finalize(
-            self, _close, backend, recorder, progress
-        )  # when neither executor nor view is left
+        self._shown = status_server.show(self)
+        # When neither executor nor view is left.
+        self._closer = weakref.finalize(self, _close, backend, recorder, progress, self._shown)
         self._closer.atexit = False
 
     @property
@@ -455,6 +457,16 @@ class _Running:
         status = status_of(self.backend, ask)
         status.executor = executor
         return status
+
+    def shown_status(self) -> ExecutorStatus:
+        return self.status(f"{self.backend.description}{', shut down' if self.closed else ''}")
+
+    def explain_call(self, number: int) -> str:
+        return next((call.future.explain() for call in unfinished_of(self.backend) if call.number == number), "")
+
+    def cancel_call(self, number: int | None, key: str) -> list[str]:
+        """Cancel calls here. By its key a job is cancelled in the cache, for all who wait for it."""
+        return [] if key and self.backend.detached else cancel_calls(self.backend, number, key)
 
     def plan(self) -> Plan | None:
         """Return the plan of a dry run; None if the calls are run."""
@@ -491,6 +503,7 @@ class _Running:
         # Last: if an exception interrupts the above, the backend is still closed when the executor is collected.
         self._closer.detach()
         if wait:
+            status_server.hide(self._shown)
             unasked.end_silence(self)
 
     def kill(self, signum: int) -> None:
@@ -525,7 +538,8 @@ def _recorder(events: str | os.PathLike[str] | Callable[[Event], object] | bool 
     return RunRecorder(targets) if targets or events is True else None
 
 
-def _close(backend: Backend, recorder: RunRecorder | None, progress: Progress | None) -> None:
+def _close(backend: Backend, recorder: RunRecorder | None, progress: Progress | None, shown: int) -> None:
+    status_server.hide(shown)
     backend.close(False)
     if recorder is not None:
         recorder.close()

@@ -49,7 +49,7 @@ def gateways() -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if "-c" in words and any("callyard-gateway-" in word for word in words):
+        if words and words[0].startswith("callyard: gateway"):
             found.append(process)
     return found
 

@@ -29,6 +29,7 @@ from ...futures import Future, item, when_ended
 from ...hashing.files import take_copies_from
 from ...serialize.packed import PackedCall, load_with_inputs
 from ...status.executor_status import ExecutorStatus
+from ...system.process_title import set_title
 from ...transport.frames import GarbledFrame
 from ...worker.exceptions import unreadable_call
 from ..base import Backend, status_of
@@ -395,6 +396,7 @@ def item_of(future: Future[Any], key: int, length: int) -> Future[Any]:
 
 def main(directory: str) -> None:
     """Talk to a driver over standard input and output, which no one else shall read or write from here on."""
+    set_title("gateway")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     reading, writing = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)
