@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,6 @@ from callyard.backends.cluster import LocalLaunch
 from callyard.cluster.base import AgentProcess, RanksToStart, StartedAgents
 from callyard.errors import ResourceError, SchedulerError, TimeLimitExceeded, WorkerLost
 from callyard.pool.mpi_launcher import SingleLauncher
-from callyard.serialize.shared_memory import Memory
-from callyard.transport.channel import Listener
 
 Make = Callable[..., Executor]
 
@@ -176,46 +174,6 @@ def _sometimes(gate: Gate | None) -> None:
 
 
 # -- what travels ------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.needs("numpy")
-def test_large_data_there_and_back(make: Make) -> None:
-    import numpy as np
-
-    ex = make(count=2)
-    array = np.arange(4_000_000, dtype="f8")
-    back = ex.submit(np.negative, array)
-    array[:] = 0  # what counts is what it was
-    twice = ex.submit(np.negative, back)  # through the driver, unopened
-    both = ex.submit(same, [back, twice]).result()
-    expected = np.arange(4_000_000, dtype="f8")
-    assert (both[1] == expected).all()
-    assert (both[0] == -expected).all()
-    both[0][0] = 1  # it is the caller's own
-
-
-@pytest.mark.needs("numpy")
-def test_a_large_argument_crosses_to_a_node_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    import numpy as np
-
-    ex = make(count=1)
-    crossed: list[tuple[int, int]] = []
-
-    def send(self: Listener, peer: int, head: bytes, beside: Sequence[Memory] = ()) -> None:
-        crossed.extend((id(memory), memory.size) for memory in beside)
-        sent(self, peer, head, beside)
-
-    sent = Listener.send
-    monkeypatch.setattr(Listener, "send", send)
-    array = np.arange(1_000_000, dtype="f8")
-    assert [future.result() for future in [ex.submit(np.sum, array) for _ in range(20)]] == [array.sum()] * 20
-    assert [size for _, size in crossed] == [8_000_000]
-    agent = Inside(ex).driver._agents._by_name["n1"]
-    ex.submit(same, 1).result()
-    until(lambda: not agent._buffers._numbers)  # and is forgotten with the last call
-    array[0] = 1
-    assert ex.submit(np.sum, array).result() == array.sum()
-    assert len(crossed) == 2
 
 
 def test_a_result_of_one_node_feeds_a_call_on_the_other(make: Make, gate: Gate) -> None:

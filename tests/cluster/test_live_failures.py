@@ -24,6 +24,8 @@ from callyard import Executor
 from callyard.backends.base import Settings
 from callyard.backends.cluster import ClusterBackend, LocalLaunch
 from callyard.cluster import connected_agents as cluster_agents
+from callyard.cluster import driver as cluster_driver
+from callyard.cluster import driver_channel
 from callyard.cluster.base import AgentProcess, StartedAgents
 from callyard.errors import NodeFailure, SchedulerError, VersionMismatch, WorkerLost
 from callyard.executor import _Running
@@ -87,7 +89,7 @@ def test_workers_end_with_their_agent(make: Make, gate: Gate) -> None:
 
 
 def test_a_node_that_is_silent_and_comes_back(make: Make, gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster_agents, "_SILENCE", 1.0)
+    monkeypatch.setattr(driver_channel, "_SILENCE", 1.0)
     ex = make(count=1)
     inside = Inside(ex)
     agents = inside.are_there(1)
@@ -299,6 +301,20 @@ def test_ending_the_workers(make: Make, gate: Gate, end: str) -> None:
     ex.shutdown()
     assert all(isinstance(future.exception(), WorkerLost) for future in running)
     assert all(future.cancelled() for future in waiting)
+
+
+def test_ending_the_workers_of_an_agent_that_does_not_answer(make: Make, gate: Gate, monkeypatch: Any) -> None:
+    monkeypatch.setattr(cluster_driver, "_GRACE", 0.1)
+    ex = make(count=1)
+    agents = Inside(ex).are_there(1)
+    running = ex.submit(gate.hold)
+    gate.arrived()
+    os.kill(agents["n1"], signal.SIGSTOP)
+    try:
+        ex.kill_workers()
+        assert isinstance(running.exception(), NodeFailure)
+    finally:
+        os.kill(agents["n1"], signal.SIGCONT)
 
 
 def test_a_driver_that_is_killed_does_not_go_round(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

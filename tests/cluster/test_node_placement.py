@@ -467,7 +467,7 @@ class Machine(RuleBasedStateMachine):
         if not hasattr(self, "placement") or (self.placement.max_workers or 99) <= self.placement._active:
             return
         for call in self.waiting:
-            free = [m for m in self.there if m not in self.placement._reserved and m.holds(call.need, 0.0)]
+            free = [m for m in self.there if self.placement._reserved.queue_of(m) is None and m.holds(call.need, 0.0)]
             assert len(free) < call.need.nodes, f"{call} could run on {free}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from callyard.cluster.connected_agents import _remove_left
+from callyard.cluster.driver_channel import _remove_left
 from callyard.system.process_identity import this_process
 
 

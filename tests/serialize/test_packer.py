@@ -223,16 +223,21 @@ def test_another_array_at_the_same_address_is_another(packer):
         del array
 
 
-def test_what_is_gone_is_forgotten(packer):
-    array = np.zeros(BIG)
-    packed = packer.pack(array)
-    assert len(packer._copies) == 1
-    del packed
-    assert packer._copies == {}
-    packed = packer.pack(array)
-    del array
-    assert packer._copies == {}
-    assert packed.load().max() == 0
+def test_equal_content_of_different_objects_shares_one_segment(packer):
+    once, again = packer.pack(np.arange(float(BIG))), packer.pack({"other": np.arange(float(BIG))})
+    assert once.memories[0] is again.memories[0]
+
+
+def test_equal_large_pickles_share_one_segment(packer):
+    content = ["one", *map(str, range(2 * BIG))]
+    once, again = packer.pack(content), packer.pack(list(content))
+    assert once.data is None
+    assert once.memories[0] is again.memories[0]
+
+
+def test_many_arrays_of_equal_objects_share_one_segment(packer):
+    once, again = (packer.pack([np.full(BIG + i, i) for i in range(40)]) for _ in range(2))
+    assert once.memories[0] is again.memories[0]
 
 
 def test_many_arrays_of_one_object_share_a_segment(packer, other):

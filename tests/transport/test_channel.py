@@ -122,6 +122,33 @@ def test_large_and_small_messages_of_several_agents_pass(driver: Driver):
             assert answer.beside[0].size == 1 << 25
 
 
+def test_small_messages_pass_a_large_one_of_the_same_agent():
+    """Neither side moves by itself: each answer comes in the middle of the large message, both ways."""
+    with closing(Listener(LOOPBACK)) as listener:
+        with listening(listener):
+            link = Link.connect(listener.contact, timeout=PATIENCE)
+        with closing(link):
+            link.send(b"hello")
+            peer, got = 0, list[Message]()
+            while not peer:
+                wait_for(listener)
+                peer = next((peer for peer, _ in listener.receive()), 0)
+            large = PrivateBytes(bytes(200_000_000))
+            listener.send(peer, b"large", [large], bulk=True)
+            link.send(b"large", [large], bulk=True)
+            for number in range(10):
+                listener.send(peer, b"%d" % number)
+                while not got:
+                    listener.receive()
+                    got = link.receive()
+                link.send(got.pop().head)
+                back: list[bytes] = []
+                while not back:
+                    link.receive()
+                    back = [message.head for _, message in listener.receive() if message is not None]
+                assert back == [b"%d" % number]
+
+
 def test_several_agents_are_told_apart(driver: Driver):
     links = [Link.connect(driver.contact, timeout=PATIENCE) for _ in range(5)]
     for number, each in enumerate(links):
@@ -338,7 +365,7 @@ def test_a_buffer_for_which_an_agent_has_no_memory_is_the_reason():
             link = Link.connect(listener.contact, timeout=PATIENCE)
         with closing(link):
             [connection] = listener._peers.values()
-            connection._pieces.append((struct.pack("<BIQQ", MESSAGE, 1, 0, 1 << 62), None))
+            connection._waiting._next.append((struct.pack("<BIQQ", MESSAGE, 1, 0, 1 << 62), None))
             connection.flush()
             assert "no memory is left here for a buffer of 4611686018427387904 bytes" in str(wait_for_end(link))
 
@@ -349,8 +376,8 @@ def test_the_end_is_told_behind_a_message_that_came_with_it():
             link = Link.connect(listener.contact, timeout=PATIENCE)
         with closing(link):
             [connection] = listener._peers.values()
-            connection._pieces.extend(encode(Message(MESSAGE, b"before")))
-            connection._pieces.append((struct.pack("<BIQ", MESSAGE, 1 << 31, 0), None))
+            connection._waiting._next.extend(encode(Message(MESSAGE, b"before")))
+            connection._waiting._next.append((struct.pack("<BIQ", MESSAGE, 1 << 31, 0), None))
             connection.flush()
             assert heads(link, 1) == [b"before"]
             assert "buffers came" in str(wait_for_end(link))

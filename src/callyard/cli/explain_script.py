@@ -77,16 +77,11 @@ def _reports(cache: Cache, code: ScriptCode) -> tuple[list[FunctionReport], Coun
     known: dict[str, list[tuple[Entry, Mapping[str, str]]]] = {}
     others: Counter[str] = Counter()
     for entry, noted in noted_entries(cache._directory, keys_by_age(cache._directory)):
-        if _is_known(entry.function, noted, code):
+        if code.knows(entry.function, noted):
             known.setdefault(entry.function, []).append((entry, noted))
         else:
             others[entry.function] += 1
     return [FunctionReport(name, len(found), _changes(found, code)) for name, found in known.items()], others
-
-
-def _is_known(function: str, noted: Mapping[str, str], code: ScriptCode) -> bool:
-    own = [label for label in noted if label.startswith("code of ") and label.rpartition(".")[2] == function]
-    return code.defines(function) or any(code.source(label) for label in own)
 
 
 def _changes(found: Sequence[tuple[Entry, Mapping[str, str]]], code: ScriptCode) -> list[Change]:

@@ -33,7 +33,7 @@ from ..transport.channel_messages import Message
 from ..transport.event_loop import EventLoop
 from ..transport.frames import Frame
 from ..transport.sent_buffers import KeptBuffers
-from .agent_replies import AgentReply
+from .agent_replies import AgentReply, StartTeller
 
 if TYPE_CHECKING:
     from ..transport.channel import Link
@@ -81,12 +81,19 @@ class Agent:
         self._runner: Any = (make_runner or WorkerPool)(
             self._placement, segments, Packer(segments), initializer, beside=self
         )
-        self._actions: dict[int, Callable[[int, bytes], None]] = {
+        if welcome.get("recorded") and isinstance(self._runner, WorkerPool):
+            self._runner.record_in(StartTeller(self._sender))
+        self._actions = self._frame_actions()
+
+    def _frame_actions(self) -> dict[int, Callable[[int, bytes], None]]:
+        """Return what is done with frames of each kind, but calls."""
+        return {
             agent_protocol.SURROUNDINGS: self._surroundings,
             agent_protocol.PLAN: self._plan,
             agent_protocol.DEFINE: self._define,
             agent_protocol.FORGET: self._forget,
             agent_protocol.FORGET_BUFFERS: self._forget_buffers,
+            agent_protocol.FORGET_PLANS: self._forget_plans,
             agent_protocol.WORKERS: self._workers,
             agent_protocol.TAKE_BACK: self._take_back,
             agent_protocol.ALONE: self._alone,
@@ -106,8 +113,8 @@ class Agent:
         if self._gone is not None:
             raise self._gone
         # Last, after the end of all workers: no result can follow ENDED.
-        self._sender.add(json_frame(agent_protocol.ENDED))
-        self._link.send(*self._sender.take())
+        self._sender.add(json_frame(agent_protocol.ENDED), bulk=True)
+        self._send()
 
     def leave(self) -> None:
         """End with the node's part of the job. A signal handler calls this, so there is only a note here."""
@@ -135,10 +142,14 @@ class Agent:
             self._begin_to_leave()
         if self._sender and self._gone is None:
             try:
-                self._link.send(*self._sender.take())
+                self._send()
             except PeerGone as gone:
                 self._driver_gone(gone)
         return bool(unread)
+
+    def _send(self) -> None:
+        for message in self._sender.take():
+            self._link.send(*message)
 
     def _on_readable(self, mask: int) -> None:
         try:
@@ -164,6 +175,7 @@ class Agent:
             # A closed connection would be readable for ever, and keep the loop awake.
             self._loop.forget(self._link.fileno())
             self._signal(signal.SIGKILL, b"")
+            self._runner.close()
 
     def _on_message(self, message: Message) -> None:
         beside = iter(message.beside)
@@ -195,6 +207,10 @@ class Agent:
 
     def _forget_buffers(self, number: int, body: bytes) -> None:
         self._buffers.forget(json.loads(body))
+
+    def _forget_plans(self, number: int, body: bytes) -> None:
+        for plan in [each for each in self._plans if each <= number]:
+            del self._plans[plan]
 
     def _workers(self, number: int, body: bytes) -> None:
         self._placement.max_workers = number
@@ -241,7 +257,7 @@ class Agent:
     def _signal(self, number: int, body: bytes) -> None:
         # Waiting calls first, so that they are reported as not begun, and only running ones as lost.
         self._runner.cancel_waiting(True)
-        self._runner.kill(number)
+        self._runner.signal(number)  # calls still on their way are given back until END
 
     def _end(self, number: int, body: bytes) -> None:
         self._runner.close()

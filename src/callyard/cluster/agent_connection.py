@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 from .. import errors
 from ..cache.messages import RunAgain
 from ..errors import CallyardError, WorkerLost
+from ..events.recorder import Recorder
 from ..events.usage import Usage
 from ..pool.call import Call, CallPlan
 from ..pool.call_errors import StartError
@@ -61,19 +62,29 @@ class AgentConnection:
         self.rank: int | None = None  # in a call on several nodes
         self.last_activity = 0.0  # when calls were last sent there, or ended there
         self._sequence = 0
+        self._recorder: Recorder | None = None
         self._functions, self._imports = SentFunctions(), SentImports()
         self._buffers = SentBuffers(lambda: on_drop(self))
         self._workers = 0
         self._plans: dict[int, tuple[CallPlan, int]] = {}
+        self._last_plan = 0
 
     # -- to the agent ----------------------------------------------------------------------------------
 
-    def welcome(self, workers: int | None, max_tasks: int | None, initializer: bytes | None) -> None:
-        """Tell the agent the resources to give out, and the settings of the workers."""
+    def welcome(
+        self,
+        workers: int | None,
+        max_tasks: int | None,
+        initializer: bytes | None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        """Tell the agent the resources to give out, and the settings of the workers; a recorder is told of starts."""
+        self._recorder = recorder
         head = {
             "capacity": self.node.capacity,
             "workers": workers,
             "max_tasks": max_tasks,
+            "recorded": recorder is not None,
             "surroundings": {**self._import_settings(), "argv": sys.argv, "cwd": working_directory()},
         }
         parts = [] if initializer is None else [Packed(initializer)]
@@ -91,21 +102,21 @@ class AgentConnection:
             add(json_frame(agent_protocol.SURROUNDINGS, self._import_settings()))
         if self._functions:
             add(json_frame(agent_protocol.FORGET, list(self._functions.take_dropped())))
-        full = []
+        full: list[Outgoing] = []
         for call in calls:
             self._sequence += 1
             self.in_flight[self._sequence] = call
             self._encode(call)
             # The frames of one message are limited.
             if len(self.sender.beside) > _MOST_BUFFERS:
-                full.append(self.sender.take())
+                full += self.sender.take()
         return full
 
     def forget_buffers(self) -> bool:
         """Let the agent forget buffers that no call here can use any more; return True if there are any."""
         numbers = self._buffers.take_dropped()
         if numbers:
-            self.sender.add(json_frame(agent_protocol.FORGET_BUFFERS, numbers))
+            self.sender.add(json_frame(agent_protocol.FORGET_BUFFERS, numbers), bulk=True)
         return bool(numbers)
 
     def _encode(self, call: Call) -> None:
@@ -130,7 +141,8 @@ class AgentConnection:
             head["order"] = True
             parts.append(Packed(pickle.dumps(call.remember, 5)))
         body = wrap(head, parts, self.sender.beside, self._buffers)
-        self.sender.add(frames.encode(agent_protocol.CALL, self._sequence, number, WHOLE, body))
+        frame = frames.encode(agent_protocol.CALL, self._sequence, number, WHOLE, body)
+        self.sender.add(frame, bulk=any(part.memories for part in parts))
 
     def _again(self, call: Call) -> list[Packed]:
         """Return the packed arguments of the next run: those of each rank behind this connection."""
@@ -155,10 +167,10 @@ class AgentConnection:
         known = self._plans.get(id(plan))
         if known is not None:
             return known[1]
-        # Calls may each bring a plan of their own; the agent then learns the numbers anew.
-        if len(self._plans) > _MOST_PLANS:
+        if len(self._plans) > _MOST_PLANS:  # calls may each bring a plan of their own
             self._plans.clear()
-        number = len(self._plans) + 1
+            self.sender.add(frames.encode(agent_protocol.FORGET_PLANS, 0, self._last_plan), bulk=True)
+        self._last_plan = number = self._last_plan + 1  # never twice: a call on its way may still name an old one
         # With the plan itself, so that no other plan gets the same id.
         self._plans[id(plan)] = plan, number
         said = {
@@ -186,7 +198,7 @@ class AgentConnection:
 
     def end(self) -> None:
         self.ending = True
-        self.sender.add(json_frame(agent_protocol.END))
+        self.sender.add(json_frame(agent_protocol.END), bulk=True)
 
     # -- from the agent --------------------------------------------------------------------------------
 
@@ -243,11 +255,18 @@ class AgentConnection:
             self.ended = True
         elif kind == agent_protocol.LEAVING:
             self.leaving = True
+        elif kind == agent_protocol.STARTED:
+            self._started(json.loads(body))
+
+    def _started(self, said: dict[str, Any]) -> None:
+        call = self.in_flight.get(said["call"])
+        if call is not None and self._recorder is not None:
+            self._recorder.started(call.future, self.host, said["worker"], said["attempt"], time=said["at"])
 
 
 def _note_usage(call: Call, said: dict[str, Any]) -> None:
     if "usage" in said:
-        call.future.note_usage(Usage.of(said["usage"]))
+        call.used(Usage.of(said["usage"]))
 
 
 def _lost(said: dict[str, Any]) -> BaseException:
@@ -257,6 +276,7 @@ def _lost(said: dict[str, Any]) -> BaseException:
     error = kind(said["words"])
     if isinstance(error, WorkerLost):
         error.exitcode = said["exitcode"]
+    error._run = said["run"]
     return error
 
 

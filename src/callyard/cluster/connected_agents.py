@@ -5,43 +5,34 @@ All of this belongs to the I/O thread of the driver, so there is no lock.
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import shutil
 import signal
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from ..errors import VersionMismatch, WorkerLost
+from ..events.recorder import Recorder
 from ..pool.call import Call
 from ..pool.call_shape import NodeNeed
-from ..system.descriptors import make_room
-from ..system.process_identity import may_live, this_process
 from ..transport import agent_protocol
 from ..transport.agent_protocol import Outgoing, json_frame
-from ..transport.channel_messages import Message, Reserve
+from ..transport.channel_messages import Message
 from ..transport.event_loop import EventLoop
+from ..transport.message_reader import Reserve
 from ..version import VERSION
 from .agent_connection import AgentConnection, CallEnd
 from .base import GivenUpCalls, Launch
+from .driver_channel import DriverChannel
 from .hello import Hello
 from .mpi_call import MpiCalls
 from .node_placement import NodePlacement
 from .placement_state import NodeState, StartOnNodes
 
-if TYPE_CHECKING:
-    from ..transport.channel import Listener
-
-_LIVE = "live-"  # the beginning of the names of drivers' directories
-_MOST_NODES = 4096  # each with a connection, and thereby a descriptor
 _STALL = 0.1  # s without a result after which calls sent ahead are taken back
-_SILENCE = 20.0  # s without a sign of life after which a node counts as gone
 _NEWS_APART = 2.0  # s at most between two processes of a node that the scheduler ends: a busy node is slow
 
 
@@ -68,7 +59,7 @@ class Agents:
         initializer: bytes | None,
         reserve: Reserve,
     ) -> None:
-        self._reserve = reserve
+        self._channel = DriverChannel(launch.listen, reserve)
         self._launch, self._placement = launch, placement
         self._max_workers, self._max_tasks, self._initializer = max_workers, max_tasks, initializer
         self.ends: deque[CallEnd] = deque()  # of calls; the driver ends their futures
@@ -82,11 +73,9 @@ class Agents:
         self._dropped: deque[AgentConnection] = deque()  # with buffers to forget
         self._starter = launch.make_starter(placement)
         self._starter_looks_at: float | None = None  # the time of the next look, if no event comes before
-        self._listener: Listener | None = None
-        self._loop: EventLoop | None = None  # once agents may come
-        self._directory: str | None = None
         self._mpi_calls = MpiCalls(launch, placement, self._transmit, self.ends, self.lost)
         self._last_look = 0.0
+        self.recorder: Recorder | None = None  # is told where calls begin
 
     # -- to the agents ---------------------------------------------------------------------------------
 
@@ -106,7 +95,10 @@ class Agents:
             agent = self._by_node[node.number]
             agent.release_idle_workers()
             self._to_flush[agent] = None
-        self._mpi_calls.start(loop, start, self._contact, self._initializer)
+        self._mpi_calls.start(loop, start, self._channel.contact, self._initializer)
+        if self.recorder is not None:
+            call = cast(Call, start.call)
+            self.recorder.started(call.future, start.nodes[0].name, f"{len(start.nodes)} nodes", call.attempt)
 
     def signal(self, signum: int) -> None:
         """End all workers by this signal."""
@@ -114,6 +106,10 @@ class Agents:
         for agent in self._by_peer.values():
             agent.signal(signum)
             self._to_flush[agent] = None
+
+    def nodes_to_come(self, kind: int) -> str:
+        """Return in words what becomes of nodes that are not there yet; "" if none is going to come."""
+        return self._starter.nodes_to_come(kind)
 
     def forget_buffers(self) -> None:
         """Let agents forget the buffers of calls that have ended, which take memory on their nodes."""
@@ -125,8 +121,7 @@ class Agents:
     def _note_dropped(self, agent: AgentConnection) -> None:
         """Note an agent with buffers to forget. A finalizer calls this, in any thread: so there is only a note here."""
         self._dropped.append(agent)
-        if self._loop is not None:
-            self._loop.wake()  # an idle driver would sleep on, and the node keep the memory
+        self._channel.wake()  # an idle driver would sleep on, and the node keep the memory
 
     def flush(self) -> None:
         """Send the collected frames of each agent, as one message each."""
@@ -136,15 +131,12 @@ class Agents:
                 self._transmit(agent)
 
     def _transmit(self, agent: AgentConnection, message: Outgoing | None = None) -> None:
-        from ..transport.channel import PeerGone
-
-        with contextlib.suppress(PeerGone):  # the channel tells of this in `receive`, and the calls are ended there
-            cast("Listener", self._listener).send(agent.peer, *(agent.sender.take() if message is None else message))
+        self._channel.send(agent.peer, agent.sender.take() if message is None else (message,))
 
     # -- from the agents -------------------------------------------------------------------------------
 
     def _receive(self, mask: int) -> None:
-        for peer, message in cast("Listener", self._listener).receive():
+        for peer, message in self._channel.receive():
             agent = self._by_peer.get(peer)
             if agent is None:
                 if not self._mpi_calls.receive(peer, message) and message is not None:
@@ -220,13 +212,7 @@ class Agents:
                 hello = Hello.load(json.loads(body))
                 why = self._admit(peer, hello, _mismatch_of(hello))
                 if why is not None:
-                    self._refuse(peer, why)
-
-    def _refuse(self, peer: int, why: str) -> None:
-        from ..transport.channel import PeerGone
-
-        with contextlib.suppress(PeerGone):  # the step of a rank may have been ended meanwhile
-            cast("Listener", self._listener).send(peer, json_frame(agent_protocol.REFUSED, why))
+                    self._channel.send(peer, [Outgoing(json_frame(agent_protocol.REFUSED, why))])
 
     def _admit(self, peer: int, hello: Hello, mismatch: VersionMismatch | None) -> str | None:
         """Add a rank, or the agent of a node; return the reason if it is refused."""
@@ -239,13 +225,16 @@ class Agents:
         if old is not None and mismatch is None:
             if old.pid != hello.pid:
                 return f"node {hello.node} has an agent already"
-            self._gone(old)  # connected again before the end of the first connection was noticed
+            # Connected again before the end of the first connection was noticed: calls may have ended there meanwhile.
+            for message in self._channel.last_messages(old.peer):
+                self._on_message(old, message)
+            self._gone(old)
         node = self._starter.admit(hello, time.monotonic(), mismatch)
         if isinstance(node, str):
             return node
         agent = AgentConnection(peer, node, hello, self._note_dropped)
         self._by_peer[peer] = self._by_node[node.number] = self._by_name[hello.key] = agent
-        agent.welcome(self._max_workers and 1, self._max_tasks, self._initializer)
+        agent.welcome(self._max_workers and 1, self._max_tasks, self._initializer, self.recorder)
         self._transmit(agent)  # a message of its own: the agent waits for this
         return None
 
@@ -280,9 +269,7 @@ class Agents:
         """Take back calls that were sent ahead to nodes without new results: another node may be idle."""
         if not self._placement.ahead or now - self._last_look < _STALL:
             return
-        if cast(
-            "Listener", self._listener
-        ).behind:  # results have come and are not read yet: this driver is the slow one
+        if self._channel.behind:
             return
         self._last_look = now
         for node in list(self._placement.ahead):
@@ -304,7 +291,7 @@ class Agents:
         return min(times, default=None)
 
     def _channel_looks_at(self) -> float | None:
-        return None if self._listener is None else self._listener.next_look(self._placement.busy)
+        return self._channel.next_look(self._placement.busy)
 
     # -- starts of agents ------------------------------------------------------------------------------
 
@@ -313,46 +300,17 @@ class Agents:
         if (when := self._channel_looks_at()) is not None and now >= when:
             self._receive(0)  # agents may be silent
         self._mpi_calls.look_after(now)
-        turn = self._starter.look_after(loop, partial(self._open, loop), now, wanted)
+        turn = self._starter.look_after(loop, partial(self._channel.open, loop, self._receive), now, wanted)
         self._starter_looks_at = turn.next_look
         for node in turn.leaving:
             agent = self._by_node[node.number]
             agent.end()
             self._to_flush[agent] = None
 
-    @property
-    def _contact(self) -> str:
-        return os.path.join(self._directory or "", "contact")
-
-    def _open(self, loop: EventLoop) -> str:
-        """Listen, on the first call; return the path of the contact file."""
-        if self._listener is not None:
-            return self._contact
-        from ..transport.channel import Listener
-
-        make_room(_MOST_NODES)
-        directory, interface, ports = self._launch.listen
-        listener = Listener(interface, ports, silence=_SILENCE, reserve=self._reserve)
-        try:
-            os.makedirs(directory, mode=0o700, exist_ok=True)
-            _remove_left(directory)
-            # The name has this process's identity, by which a later driver recognizes a directory left behind.
-            prefix = f"{_LIVE}{this_process().label}~"
-            self._directory = tempfile.mkdtemp(prefix=prefix, dir=directory)
-            listener.contact.write(self._contact)
-        except BaseException:
-            listener.close()
-            raise
-        # Last: agents cannot exist before the file, and an error above leaves nothing open.
-        self._listener, self._loop = listener, loop
-        loop.watch(listener.fileno(), self._receive)
-        return self._contact
-
     def give_up(self, needs: Sequence[NodeNeed], long: bool) -> Sequence[GivenUpCalls]:
         """Return the needs to give up of needs that no node can hold, with the errors. `long`: after a long wait."""
-        where = ""
-        if self._listener is not None:
-            where = "; the driver listens at " + ", ".join(map(str, self._listener.contact.addresses))
+        addresses = self._channel.addresses
+        where = f"; the driver listens at {addresses}" if addresses else ""
         return self._starter.give_up(needs, long, where)
 
     # -- the end ---------------------------------------------------------------------------------------
@@ -383,11 +341,7 @@ class Agents:
 
     def _let_go(self, loop: EventLoop, grace: float) -> None:
         """Close the channel before the commands are ended: an agent that is left notices this, and ends."""
-        if self._listener is not None:
-            loop.forget(self._listener.fileno())
-            self._listener.close()
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        self._channel.close(loop)
         self._mpi_calls.close(loop, 0.2)
         self._starter.close(loop, grace)
 
@@ -408,10 +362,3 @@ def _by_signal(end: CallEnd) -> bool:
     by_both = {-signal.SIGTERM, -signal.SIGKILL}
     lost = end.how == "lost" and isinstance(end.what, WorkerLost)
     return lost and (end.what.exitcode in by_both or end.call.shape.ranks > 1)
-
-
-def _remove_left(directory: str) -> None:
-    """Remove directories of drivers that are provably gone; a process number alone proves nothing."""
-    for name in os.listdir(directory):
-        if name.startswith(_LIVE) and not may_live(name.removeprefix(_LIVE).rpartition("~")[0]):
-            shutil.rmtree(os.path.join(directory, name), ignore_errors=True)

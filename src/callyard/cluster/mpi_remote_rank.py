@@ -103,7 +103,7 @@ class Bridge:
     def let_idle_workers_go(self) -> None:
         """Do nothing: there are no idle workers."""
 
-    def kill(self, signum: int) -> None:
+    def signal(self, signum: int) -> None:
         """End the call: by SIGTERM and in its grace, or at once, and then the launcher ends the other ranks."""
         if signum == signal.SIGTERM and self._end is not None:
             self._end.hear(TERM)

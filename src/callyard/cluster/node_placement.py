@@ -31,6 +31,7 @@ from .placement_state import (
     record,
     together,
 )
+from .reserved_nodes import ReservedNodes
 
 _AHEAD = 0.005  # s of work that may wait at a slot besides the running call
 _MOST_AHEAD = 512  # calls that may wait at a slot
@@ -53,7 +54,7 @@ class NodePlacement:
         self._cores = Counter[int]()
         self._active_of = Counter[int]()
         self._can_top_up: dict[NodeNeed, dict[NodeState, None]] = {}  # nodes where calls of that need have ended
-        self._reserved: dict[NodeState, NodeQueue] = {}  # nodes kept free for the head of a queue
+        self._reserved = ReservedNodes()
         self._slots: dict[NodeNeed, int] = {}  # slots in use, on all nodes
         self.undecided = False  # `decide` has returned only the first part
         self._active = 0  # calls with slots, of all kinds
@@ -79,22 +80,18 @@ class NodePlacement:
         self.finished(node, calls)
         for call in calls:
             if call.need.by_scheduler:
-                self._free_other_nodes(call)
+                self.finished_everywhere(call)
         for known in (self._room[node.kind], self._changed[node.kind], self.ahead, *self._can_top_up.values()):
             known.pop(node, None)
-        if node in self._reserved:
-            self._release_reserved(self._reserved[node])
+        if (queue := self._reserved.queue_of(node)) is not None:
+            self._release_reserved(queue)
         return calls
 
-    def _free_other_nodes(self, call: NodeCall) -> None:
-        """End a call over several nodes on all other nodes, because it has ended on one."""
-        for other in list(self.nodes.values()):
-            if call in other.in_flight:
-                self.finished(other, [call])
-
     def finished_everywhere(self, call: NodeCall) -> None:
-        """Note that a call over several nodes has ended."""
-        self._free_other_nodes(call)
+        """Note that a call over several nodes has ended, on all those where it still is."""
+        for node in list(self.nodes.values()):
+            if call in node.in_flight:
+                self.finished(node, [call])
 
     def add(self, call: NodeCall) -> None:
         self._queues.add(call)
@@ -112,6 +109,8 @@ class NodePlacement:
         """Note that these calls have left the node: by their ends, or withdrawn."""
         for call in calls:
             short = node.in_flight.pop(call)
+            if not short:
+                node.since.pop(call, None)
             need = call.need
             group = node.groups[need]
             group.calls -= 1
@@ -170,6 +169,11 @@ class NodePlacement:
     @property
     def busy(self) -> bool:
         return self._active > 0
+
+    @property
+    def active(self) -> int:
+        """The number of calls that run at once, those sent ahead not counted."""
+        return self._active
 
     def room(self, kind: int) -> int | None:
         """Return the number of further calls of a kind that may run at once; None for any number.
@@ -268,7 +272,7 @@ class NodePlacement:
     def _find(self, queue: NodeQueue) -> NodeState | None:
         """Return a node with a slot for the head."""
         for node in self._candidates(queue):
-            if node.holds(queue.need, self._now) and self._is_open_to(node, queue):
+            if node.holds(queue.need, self._now) and self._reserved.is_open(node, queue):
                 return node
         return None
 
@@ -286,7 +290,7 @@ class NodePlacement:
             if call.begin():  # False for a call that has just been cancelled
                 self._take_slot(node, queue.need)
                 calls.append(call)
-                record(node, call)
+                record(node, call, self._now)
             if not queue.calls or queue.calls[0].order > until or not node.holds(queue.need, self._now):
                 break
         self._rotate(node)
@@ -300,7 +304,7 @@ class NodePlacement:
         able = (
             node
             for node in self._room[queue.need.kind]
-            if node.holds(queue.need, now) and self._is_open_to(node, queue)
+            if node.holds(queue.need, now) and self._reserved.is_open(node, queue)
         )
         found = together(able, count)
         if found is None:
@@ -311,29 +315,22 @@ class NodePlacement:
             for node in nodes:
                 self._take_slot(node, queue.need)
                 self._rotate(node)
-                record(node, call)
+                record(node, call, self._now)
             self._count(queue.need, 1 - count)  # the nodes have one call together
             queue.passed = 0
             self._release_reserved(queue)
             todo.append(StartOnNodes(nodes, call))
         return 1
 
-    def _is_open_to(self, node: NodeState, queue: NodeQueue) -> bool:
-        return self._reserved.get(node, queue) is queue
-
     def _reserve(self, queue: NodeQueue) -> None:
-        """Keep the least busy nodes free for the queue's head, once that has been passed too often."""
+        """Keep nodes free for the queue's head, once that has been passed too often."""
         if not queue.reserved and queue.passed >= _PATIENCE * self._cores[queue.need.kind]:
-            able = (m for m in self.nodes.values() if m not in self._reserved and m.could_hold(queue.need, self._now))
-            queue.reserved = together(sorted(able, key=lambda m: m.cores, reverse=True), queue.need.nodes) or []
-            self._reserved.update(dict.fromkeys(queue.reserved, queue))
+            able = (node for node in self.nodes.values() if node.could_hold(queue.need, self._now))
+            self._reserved.reserve(queue, able)
 
     def _release_reserved(self, queue: NodeQueue) -> None:
         """Let all queues use the nodes that were kept free for the head of this one."""
-        if queue.reserved:
-            for node in queue.reserved:
-                self._reserved.pop(node, None)
-            queue.reserved = []
+        if self._reserved.release(queue):
             for other in self._queues:
                 other.stuck = False
 
@@ -344,13 +341,13 @@ class NodePlacement:
             node = next(iter(nodes))
             del nodes[node]
             room = self._room_ahead(node, queue)
-            if room > 0 and self._is_open_to(node, queue):
+            if room > 0 and self._reserved.is_open(node, queue):
                 calls: list[NodeCall] = []
                 while len(calls) < room and queue.calls and not is_long(queue.calls[0]):
                     call = queue.calls.popleft()
                     if call.begin():
                         calls.append(call)
-                        record(node, call)
+                        record(node, call, self._now)
                 return self._sent(node, queue, calls, todo)
         return 0
 

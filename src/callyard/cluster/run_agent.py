@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _CONNECT = 60.0  # s for the driver to answer
 _AGAIN = 20.0  # s for the driver to answer after a loss; then its nodes are given back
-_LAST_WORDS = 5.0  # s for the driver to read the last message
+_LAST_WORDS = 5.0  # s in which the driver reads nothing of the last messages
 
 
 class ParentPipe:
@@ -66,8 +66,11 @@ class DriverConnection:
         self._unread: list[Message] = []
 
     def _wait_for(self, wanted: set[int], patience: float) -> tuple[int, bytes]:
-        """Return the first frame of one of these kinds, a message of its own; keep later messages in `_unread`."""
-        until = time.monotonic() + patience
+        """Return the first frame of one of these kinds, a message of its own; keep later messages in `_unread`.
+
+        The patience (s) begins anew whenever the driver takes bytes.
+        """
+        until, moved = time.monotonic() + patience, self._link.moved
         with selectors.DefaultSelector() as selector:
             selector.register(self._link.fileno(), selectors.EVENT_READ)
             while True:
@@ -76,6 +79,8 @@ class DriverConnection:
                     for kind, _, _, _, body in agent_protocol.split_frames(self._unread.pop(0).head):
                         if kind in wanted:
                             return kind, body
+                if self._link.moved > moved:
+                    until, moved = time.monotonic() + patience, self._link.moved
                 left = until - time.monotonic()
                 if left < 0:
                     raise PeerGone(f"the driver has not answered for {patience:.0f} s")

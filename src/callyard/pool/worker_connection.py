@@ -76,6 +76,7 @@ class WorkerConnection:
         """
         self.worker = worker
         self.pid: int | None = None
+        self.sent_at = 0.0  # the time of the last message with calls, by the monotonic clock
         self.rank = 0  # in a group of ranks
         self.in_flight: dict[int, Call] = {}  # by sequence number, in the order of the runs
         self.begun_before = 0  # `begun` of the result log at the last look
@@ -96,6 +97,9 @@ class WorkerConnection:
         self._wanted: deque[int] = deque()  # segments the worker asks for, because it has lost their descriptors
         self._refused: dict[int, Packed] = {}  # errors of calls that could not be sent, by sequence number
         self._theirs: socket.socket | None = None  # the end for the worker, until its process has a copy
+        self._open(sock, on_blocked)
+
+    def _open(self, sock: socket.socket | None, on_blocked: Callable[[FrameStream], object]) -> None:
         with contextlib.ExitStack() as undo:
             self._count_descriptors(undo)
             self.result_log, self._log_fd = make_result_log()
@@ -306,7 +310,7 @@ class WorkerConnection:
             self._wanted.extend(pickle.loads(body))
             self._on_unused()
         elif kind == READY:
-            self.says_ready = True
+            self.says_ready, self.pid = True, number  # the zygote tells the same, perhaps later
         return None
 
     def _receive_end(self, frame: Frame) -> Ended | None:

@@ -6,15 +6,13 @@ the future's result goes along as an input, still packed, and is not pickled aga
 
 from __future__ import annotations
 
-import contextlib
 import pickle
-import sys
-import weakref
 from collections.abc import Callable, Mapping
 
 from ..utils.lite_stdlib import TYPE_CHECKING, Any
 from .packed import Packed, Span, given, load_with_inputs
-from .shared_memory import Memory, OwnedSegment, PrivateBytes, SegmentPool
+from .shared_memory import Memory, PrivateBytes, SegmentPool
+from .stored_contents import StoredContents
 
 if TYPE_CHECKING:
     from .dump import Dump
@@ -36,7 +34,7 @@ class Packer:
     def __init__(self, segments: SegmentPool, to_driver: bool = False) -> None:
         self._segments = segments
         self._to_driver = to_driver
-        self._copies: dict[int, tuple[Any, weakref.ref[OwnedSegment], int]] = {}
+        self._contents = StoredContents(segments)
 
     def pack(self, value: Any, futures: list[Any] | None = None) -> Packed:
         """Pack a value in its present state. With a list `futures`, futures go into the list and become numbers."""
@@ -91,7 +89,7 @@ class Packer:
         if not buffers:
             return (), ()
         if len(buffers) <= _SHARED_APART:
-            memories = tuple(self._copy(buffer) for buffer in buffers)
+            memories = tuple(map(self._contents.store, buffers))
             return memories, tuple((i, 0, m.size) for i, m in enumerate(memories))
         spans, start = [], 0
         for buffer in buffers:
@@ -100,35 +98,7 @@ class Packer:
         whole = bytearray(start)
         for buffer, (_, first, length) in zip(buffers, spans, strict=True):
             whole[first : first + length] = buffer
-        return (self._segments.fill(memoryview(whole)) or PrivateBytes(whole),), tuple(spans)
-
-    def _copy(self, buffer: memoryview) -> Memory:
-        """Copy a buffer, or return the copy made for an earlier call if the object still has the same content."""
-        # The id alone proves nothing, because a new object may have the id of a dead one: hence the weak reference.
-        source = buffer.obj
-        known = self._copies.get(id(source))
-        if known is not None and known[0]() is source:
-            copy = known[1]()
-            if copy is not None and _same(copy.read(), buffer):
-                return copy
-        filled = self._segments.fill(buffer)
-        if filled is None:
-            return PrivateBytes(bytearray(buffer))
-        with contextlib.suppress(TypeError):  # the type of the object has no weak references
-            self._keep_copy(source, filled)
-        return filled
-
-    def _keep_copy(self, source: Any, copy: OwnedSegment) -> None:
-        number = id(source)
-        copies = self._copies
-
-        # Called when either the object or its copy is gone, in any thread; by then another entry may have this id.
-        def forget(reference: Any) -> None:
-            known = copies.get(number)
-            if known is not None and (known[0] is reference or known[1] is reference):
-                copies.pop(number, None)
-
-        copies[number] = (weakref.ref(source, forget), weakref.ref(copy, forget), copy.size)
+        return (self._contents.store(memoryview(whole)),), tuple(spans)
 
 
 def _are_small(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
@@ -140,23 +110,6 @@ def _are_small(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
             if type(value) not in _SMALL:
                 return False
     return True
-
-
-def _same(a: memoryview, b: memoryview) -> bool:
-    """Return True if two contiguous buffers have the same bytes; so NaN equals itself."""
-    if a.nbytes != b.nbytes:
-        return False
-    # As 8-byte words: `memoryview` compares numbers of one format in C, several times faster than single bytes.
-    words = a.nbytes // 8 * 8
-    flat = b.cast("B")
-    if a[words:] != flat[words:]:
-        return False
-    numpy = sys.modules.get("numpy")
-    if not hasattr(numpy, "array_equal"):  # not loaded, or another thread is loading it now
-        return a[:words].cast("Q") == flat[:words].cast("Q")
-    # Twice as fast, and where buffers are large, numpy is loaded nearly always.
-    one, other = (numpy.frombuffer(each[:words], "u8") for each in (a, flat))  # type: ignore[union-attr]
-    return bool(numpy.array_equal(one, other))  # type: ignore[union-attr]
 
 
 def _keep_large(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:

@@ -1,7 +1,8 @@
 """The protocol between a driver and the agents on its nodes.
 
 The head of a message (`channel_messages.py`) holds frames, as between a driver and its workers (`frames.py`). Beside
-the head are large buffers, in the order of the frames that refer to them.
+the head are large buffers, in the order of the frames that refer to them. Frames with such buffers, or that must come
+behind those, are sent as bulk (marked * here): all other frames may pass them.
 
     driver -> agent    WELCOME   once, after HELLO: the resources to give out, and the settings of the workers
                        REFUSED   instead: the reason (text)
@@ -9,22 +10,24 @@ the head are large buffers, in the order of the frames that refer to them.
                        PLAN      the requirements of calls, under a number
                        DEFINE    a function, under a number, with its name
                        FORGET    numbers of dropped functions
-                       FORGET_BUFFERS   numbers of dropped buffers
+                       FORGET_BUFFERS * numbers of dropped buffers
+                       FORGET_PLANS   * of the requirements of calls, all up to this number
                        WORKERS   the number of calls to run at once from now on
-                       CALL      run this call
+                       CALL      run this call; * with large buffers
                        TAKE_BACK return the calls that have not begun; none of them begins here any more
                        ALONE     let idle workers go: their resources are for ranks of a call over several nodes
-                       SIGNAL    end the workers by this signal, and then yourself
-                       END       end when all calls have ended
+                       SIGNAL    end the workers by this signal, and run no call any more
+                       END     * end when all calls have ended
     agent -> driver    HELLO     the agent's name, its versions, the resources of the machine
-                       RESULT, ERROR    of a call: the returned value, the raised exception
+                       RESULT, ERROR    of a call: the returned value, the raised exception; * with large buffers
                        LOST      of a call: the worker is gone; the reason in words
                        NOT_STARTED      of a call: no worker could be started
                        BACK      of a call: not begun, and never to begin here
                        TAKEN_BACK       the end of the answer to TAKE_BACK
                        WARNING   a text for the user of the driver
+                       STARTED   a call has been given to a worker; only if the driver records events
                        LEAVING   the scheduler ends the agent: calls have their grace; then END is awaited
-                       ENDED     all workers have ended
+                       ENDED   * all workers have ended
 """
 
 from __future__ import annotations
@@ -40,10 +43,9 @@ from . import frames
 from .frames import HEAD, Frame
 from .sent_buffers import KeptBuffers, SentBuffers
 
-WELCOME, REFUSED, SURROUNDINGS, PLAN, DEFINE, FORGET, WORKERS, CALL, TAKE_BACK, ALONE, SIGNAL, END, FORGET_BUFFERS = (
-    range(31, 44)
-)
-HELLO, RESULT, ERROR, LOST, NOT_STARTED, BACK, TAKEN_BACK, WARNING, ENDED, LEAVING = range(51, 61)
+WELCOME, REFUSED, SURROUNDINGS, PLAN, DEFINE, FORGET, WORKERS, CALL, TAKE_BACK, ALONE, SIGNAL, END = range(31, 43)
+FORGET_BUFFERS, FORGET_PLANS = range(43, 45)
+HELLO, RESULT, ERROR, LOST, NOT_STARTED, BACK, TAKEN_BACK, WARNING, ENDED, LEAVING, STARTED = range(51, 62)
 
 WHOLE = 1  # flag of a frame: the body was made by `wrap`; without the flag the body is a pickle alone
 PLAN_NUMBER = Struct("<I")  # before the pickle of a call
@@ -64,32 +66,36 @@ def split_frames(frames: bytes) -> Iterator[Frame]:
 
 
 class Outgoing(NamedTuple):
-    """A message to be sent: its frames, and the buffers beside."""
+    """A message to be sent: its frames, and the buffers beside; others may pass one that is bulk."""
 
     head: bytes
-    beside: Sequence[Memory]
+    beside: Sequence[Memory] = ()
+    bulk: bool = False
 
 
 class FrameSender:
-    """The frames for one receiver, collected until they are sent as one message."""
+    """The frames for one receiver, collected until they are sent as few messages."""
 
-    __slots__ = ("_frames", "beside")
+    __slots__ = ("_bulk", "_frames", "beside")
 
     def __init__(self) -> None:
         self._frames: list[bytes] = []
-        self.beside: list[Memory] = []
+        self._bulk: list[bytes] = []
+        self.beside: list[Memory] = []  # large buffers of the frames that are bulk
 
-    def add(self, frame: bytes) -> None:
-        self._frames.append(frame)
+    def add(self, frame: bytes, bulk: bool = False) -> None:
+        (self._bulk if bulk else self._frames).append(frame)
 
     def __bool__(self) -> bool:
-        return bool(self._frames)
+        return bool(self._frames or self._bulk)
 
-    def take(self) -> Outgoing:
-        """Return the message, and begin another one."""
-        message = Outgoing(b"".join(self._frames), self.beside)
-        self._frames, self.beside = [], []
-        return message
+    def take(self) -> list[Outgoing]:
+        """Return the messages, and begin others."""
+        messages = [Outgoing(b"".join(self._frames))] if self._frames else []
+        if self._bulk:  # behind the settings that its frames may need
+            messages.append(Outgoing(b"".join(self._bulk), self.beside, bulk=True))
+        self._frames, self._bulk, self.beside = [], [], []
+        return messages
 
 
 _LENGTH = Struct("<I")

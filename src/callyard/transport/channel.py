@@ -29,11 +29,12 @@ from ..version import VERSION
 from .certificates import driver_context, make_identity
 from .channel_connect import Unreachable, connect_to_first
 from .channel_endpoint import Closable, Endpoint, PeerGone
-from .channel_messages import MESSAGE, PING, PONG, WELCOME, Message, Reserve
+from .channel_messages import MESSAGE, PING, PONG, WELCOME, Message
 from .contact_file import Address, Contact
 from .handshakes import Handshakes
 from .listening_sockets import candidates_of, listen
 from .local_addresses import find_addresses
+from .message_reader import Reserve
 from .signs_of_life import SignsOfLife
 from .tls_connection import TlsConnection
 
@@ -114,10 +115,11 @@ class Listener(Endpoint):
         self._look_at_door(now, knocked)
         return arrived
 
-    def send(self, peer: int, head: bytes, beside: Sequence[Memory] = ()) -> None:
+    def send(self, peer: int, head: bytes, beside: Sequence[Memory] = (), bulk: bool = False) -> None:
         """Send a message; never wait. The buffers beside must stay as they are until they have gone.
 
-        The method may return although the message is never going to arrive, because the end of a peer is noticed late.
+        Messages that are `bulk` arrive in their order, and other messages may pass them on the way. The method may
+        return although the message is never going to arrive, because the end of a peer is noticed late.
 
         Raises:
             PeerGone: the peer is gone.
@@ -126,8 +128,21 @@ class Listener(Endpoint):
         connection = self._peers.get(peer)
         if connection is None:
             raise PeerGone("this peer is not connected any more")
-        connection.send(Message(MESSAGE, head, beside))
+        connection.send(Message(MESSAGE, head, beside), bulk)
         self._watch(connection)
+
+    def finish(self, peer: int) -> list[Message]:
+        """Return the messages that have come from a peer and were not read yet, and end its connection."""
+        self._check()
+        connection = self._peers.pop(peer, None)
+        if connection is None:
+            return []
+        messages = connection.receive()
+        while connection.behind:
+            messages += connection.receive()
+        self._known.discard(peer)
+        self._drop(connection)
+        return [message for message in messages if message.kind == MESSAGE]
 
     def next_look(self, waiting: bool) -> float | None:
         """Return the time at which `receive` is to be called though nothing is readable; None if there is none.
@@ -218,6 +233,7 @@ class Link(Endpoint):
     def __init__(self, connection: TlsConnection, address: Address) -> None:
         super().__init__()
         self.address = address  # the first that answered
+        self.moved = 0  # bytes that have gone after a wait, because the driver has taken others
         self._connection = connection
         self._watch(connection)
         self._wake()  # more than the welcome may have come
@@ -251,7 +267,7 @@ class Link(Endpoint):
         self._check()
         self._calm()
         if self._connection.wants_write:
-            self._connection.flush()
+            self.moved += self._connection.flush()
         messages = [] if self._connection.gone else self._connection.receive()
         for message in messages:
             if message.kind == PING:
@@ -265,10 +281,11 @@ class Link(Endpoint):
             self._wake()  # the next call raises
         return messages
 
-    def send(self, head: bytes, beside: Sequence[Memory] = ()) -> None:
+    def send(self, head: bytes, beside: Sequence[Memory] = (), bulk: bool = False) -> None:
         """Send a message; never wait. The buffers beside must stay as they are until they have gone.
 
-        The method may return although the message is never going to arrive, because the end of the driver is noticed
+        Messages that are `bulk` arrive in their order, and other messages may pass them on the way. The method may
+        return although the message is never going to arrive, because the end of the driver is noticed
         late.
 
         Raises:
@@ -277,7 +294,7 @@ class Link(Endpoint):
         self._check()
         if self._connection.gone:
             self._fail()
-        self._connection.send(Message(MESSAGE, head, beside))
+        self._connection.send(Message(MESSAGE, head, beside), bulk)
         self._watch(self._connection)
 
     def _fail(self) -> NoReturn:

@@ -4,33 +4,48 @@
 
 A large buffer is read from its memory when it is sent, and written into memory of its final size when it comes, so no
 copy is made of it on the way.
+
+Messages with large buffers are *bulk*: they go in pieces, and other messages pass between two pieces. A piece is a
+message of the kind PIECE, whose head is a part of a second stream of messages. In both streams the order is that of
+sending.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import NamedTuple
 
-from ..serialize.shared_memory import Memory, OwnedSegment, PrivateBytes
+from ..serialize.shared_memory import Memory
 
-__all__ = ["MESSAGE", "MOST_BUFFERS", "PING", "PONG", "WELCOME", "GarbledMessage", "Message", "MessageReader", "encode"]
+__all__ = [
+    "APART",
+    "HEAD",
+    "LARGEST_PIECE",
+    "MESSAGE",
+    "MOST_BUFFERS",
+    "PIECE",
+    "PING",
+    "PONG",
+    "WELCOME",
+    "Message",
+    "SendQueue",
+    "encode",
+    "sizes_of",
+]
 
-# Kinds: the driver's first message; a question whether the other side is there, and the answer; all others.
-WELCOME, PING, PONG, MESSAGE = 1, 2, 3, 4
+# Kinds: the driver's first message; a question whether the other side is there, and the answer; all others; a part of
+# the bulk.
+WELCOME, PING, PONG, MESSAGE, PIECE = 1, 2, 3, 4, 5
 
 MOST_BUFFERS = 1 << 20  # beside one message: a call may take the results of very many others
-SCRATCH = 1 << 14  # bytes that are read at once, apart from large buffers: TLS gives no more, and each peer has so many
 APART = 1 << 16  # bytes from which a buffer is sent and read apart, rather than copied together with its neighbours
+LARGEST_PIECE = 1 << 20  # bytes that other messages wait for; each piece costs a record of TLS more
 
-_HEAD = Struct("<BIQ")
+HEAD = Struct("<BIQ")
 
-Reserve = Callable[[int], OwnedSegment | None]
 Piece = tuple[bytes | memoryview, object]  # bytes to be sent, and their owner, which is kept until then
-
-
-class GarbledMessage(ValueError):
-    """The error if the arrived bytes are no message."""
 
 
 class Message(NamedTuple):
@@ -47,6 +62,54 @@ class Message(NamedTuple):
     beside: Sequence[Memory] = ()
 
 
+class SendQueue:
+    """The bytes that wait to be sent over one connection."""
+
+    def __init__(self) -> None:
+        self._next: deque[Piece] = deque()  # messages, and the piece of the bulk that has its turn
+        self._bulk: deque[Piece] = deque()
+
+    def __bool__(self) -> bool:
+        return bool(self._next or self._bulk)
+
+    def add(self, message: Message, bulk: bool) -> None:
+        """Add a message, which may pass those that are bulk.
+
+        Raises:
+            ValueError: there are too many buffers.
+        """
+        (self._bulk if bulk else self._next).extend(encode(message))
+
+    def head(self) -> bytes | memoryview:
+        """Return the bytes to be sent next, the same ones until they are `sent`."""
+        if not self._next:
+            self._cut()
+        return self._next[0][0]
+
+    def sent(self, count: int) -> None:
+        """Note that so many bytes of the head have gone."""
+        data, owner = self._next[0]
+        if count < len(data):
+            self._next[0] = memoryview(data)[count:], owner
+        else:
+            self._next.popleft()
+
+    def clear(self) -> None:
+        self._next.clear()
+        self._bulk.clear()
+
+    def _cut(self) -> None:
+        """Give the next piece of the bulk its turn."""
+        data, owner = self._bulk[0]
+        piece = memoryview(data)[:LARGEST_PIECE]
+        head = HEAD.pack(PIECE, 0, len(piece))
+        self._next.extend([(head, None), (piece, owner)] if len(piece) >= APART else [(head + bytes(piece), None)])
+        if len(piece) < len(data):
+            self._bulk[0] = memoryview(data)[len(piece) :], owner
+        else:
+            self._bulk.popleft()
+
+
 def encode(message: Message) -> Iterator[Piece]:
     """Yield the bytes of a message, small ones together.
 
@@ -56,7 +119,7 @@ def encode(message: Message) -> Iterator[Piece]:
     kind, head, beside = message
     if len(beside) > MOST_BUFFERS:
         raise ValueError(f"a message has at most {MOST_BUFFERS} buffers, not {len(beside)}")
-    together = [_HEAD.pack(kind, len(beside), len(head)), _sizes(len(beside)).pack(*(each.size for each in beside))]
+    together = [HEAD.pack(kind, len(beside), len(head)), sizes_of(len(beside)).pack(*(each.size for each in beside))]
     together.append(head)
     for memory in beside:
         if memory.size < APART:
@@ -69,118 +132,5 @@ def encode(message: Message) -> Iterator[Piece]:
         yield b"".join(together), None
 
 
-def _sizes(count: int) -> Struct:
+def sizes_of(count: int) -> Struct:
     return Struct(f"<{count}Q")
-
-
-class MessageReader:
-    """The receiving end of a stream, which makes messages of the bytes.
-
-    The bytes go where `space` says, and `take` returns the messages that are whole now:
-
-        count = sock.recv_into(reader.space())
-        messages = reader.take(count)
-    """
-
-    def __init__(self, reserve: Reserve = lambda size: None) -> None:  # noqa: ARG005
-        self.reserve = reserve  # returns shared memory for a buffer of this size, or None for private memory
-        self._scratch = memoryview(bytearray(SCRATCH))
-        self._rest = bytearray()  # bytes that do not make a whole part yet
-        self._kind = self._head_size = 0
-        self._sizes: tuple[int, ...] | None = None  # of the buffers of the message that is being read
-        self._head: bytes | None = None
-        self._beside: list[Memory] = []
-        self._target: memoryview | None = None  # the part of a large buffer that is still to come
-
-    def space(self) -> memoryview:
-        """Return memory for the next bytes of the stream."""
-        return self._scratch if self._target is None else self._target
-
-    def take(self, count: int) -> list[Message]:
-        """Take in so many bytes that have been written into `space`, and return the messages that are whole now.
-
-        Raises:
-            GarbledMessage: no memory can hold what the bytes announce.
-        """
-        if self._target is None:
-            self._rest += self._scratch[:count]
-        else:
-            self._target = self._target[count:] if count < len(self._target) else None
-        return [] if self._target is not None else self._parse()
-
-    def _parse(self) -> list[Message]:
-        messages: list[Message] = []
-        place = 0
-        while True:
-            if self._is_whole():
-                messages.append(self._whole())
-            size = self._step(place)
-            if size < 0:
-                break
-            place += size
-        del self._rest[:place]
-        return messages
-
-    def _step(self, place: int) -> int:
-        """Read the next part from the rest, at this place; return its size there, or -1 if it is not whole."""
-        rest, left = self._rest, len(self._rest) - place
-        if self._sizes is None:
-            if left < _HEAD.size:
-                return -1
-            kind, count, head_size = _HEAD.unpack_from(rest, place)
-            if count > MOST_BUFFERS:
-                raise GarbledMessage(f"a message with {count} buffers came")
-            sizes = _sizes(count)
-            if left < _HEAD.size + sizes.size:
-                return -1
-            self._kind, self._head_size = kind, head_size
-            self._sizes = sizes.unpack_from(rest, place + _HEAD.size)
-            return _HEAD.size + sizes.size
-        if self._head is None:
-            if left < self._head_size:
-                return -1
-            self._head = bytes(memoryview(rest)[place : place + self._head_size])
-            return self._head_size
-        if self._target is not None:
-            return -1
-        return self._buffer(self._sizes[len(self._beside)], place, left)
-
-    def _buffer(self, size: int, place: int, left: int) -> int:
-        """Read the next buffer; of a large one only the beginning is in the rest."""
-        rest = memoryview(self._rest)
-        if size < APART:
-            if left < size:
-                return -1
-            self._beside.append(PrivateBytes(bytes(rest[place : place + size])))
-            return size
-        memory, target = self._memory(size)
-        here = min(left, size)
-        target[:here] = rest[place : place + here]
-        self._beside.append(memory)
-        if here < size:
-            self._target = target[here:]
-        return here
-
-    def _memory(self, size: int) -> tuple[Memory, memoryview]:
-        segment = self.reserve(size)
-        if segment is not None:
-            return segment, segment.read()
-        try:
-            content = bytearray(size)
-        except (MemoryError, OverflowError) as error:
-            raise GarbledMessage(f"no memory is left here for a buffer of {size} bytes") from error
-        return PrivateBytes(content), memoryview(content)
-
-    def _is_whole(self) -> bool:
-        return (
-            self._head is not None
-            and self._sizes is not None
-            and len(self._beside) == len(self._sizes)
-            and self._target is None
-        )
-
-    def _whole(self) -> Message:
-        message = Message(self._kind, self._head or b"", self._beside)
-        self._sizes = self._head = None
-        self._beside = []
-        return message

@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from collections import deque
 
-from .channel_messages import GarbledMessage, Message, MessageReader, Piece, encode
+from .channel_messages import Message, SendQueue
+from .message_reader import MessageReader
 
 __all__ = ["AT_ONCE", "TlsConnection", "prepare"]
 
@@ -32,7 +32,7 @@ class TlsConnection:
         self.error: OSError | None = None  # the reason, if there was one
         self.behind = False  # `receive` stopped although more bytes may be there
         self.reader = MessageReader()
-        self._pieces: deque[Piece] = deque()  # to be sent
+        self._waiting = SendQueue()
         self._in_handshake_write = False
 
     def fileno(self) -> int:
@@ -41,7 +41,7 @@ class TlsConnection:
     @property
     def wants_write(self) -> bool:
         """True if the connection has bytes that the socket does not take now."""
-        return bool(self._pieces) or self._in_handshake_write
+        return bool(self._waiting) or self._in_handshake_write
 
     def handshake(self) -> bool:
         """Go on with the handshake; return True once both sides have proved who they are.
@@ -59,64 +59,67 @@ class TlsConnection:
             return False
         return True
 
-    def send(self, message: Message) -> None:
+    def send(self, message: Message, bulk: bool = False) -> None:
         """Send a message, now or when the socket takes it. Its buffers must stay as they are until then."""
-        idle = not self._pieces
-        self._pieces.extend(encode(message))
+        idle = not self._waiting
+        self._waiting.add(message, bulk)
         if idle:
             self.flush()
 
-    def flush(self) -> None:
-        """Send waiting bytes, as far as the socket takes them."""
+    def flush(self) -> int:
+        """Send waiting bytes, as far as the socket takes them; return their number."""
         left = AT_ONCE
-        pieces = self._pieces
-        while pieces and left > 0:
-            data, owner = pieces[0]
+        waiting = self._waiting
+        while waiting and left > 0:
             try:
                 # Of a record that did not fit, TLS wants the same bytes again: they are at the head of the queue.
-                sent = self.sock.send(data)
+                sent = self.sock.send(waiting.head())
             except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                return
+                break
             except OSError:
-                pieces.clear()  # the other side is gone, which `receive` says
-                return
+                waiting.clear()  # the other side is gone, which `receive` says
+                break
             left -= sent
-            if sent < len(data):
-                pieces[0] = (memoryview(data)[sent:], owner)
-            else:
-                pieces.popleft()
+            waiting.sent(sent)
+        return AT_ONCE - left
 
     def receive(self) -> list[Message]:
         """Return the messages that are whole now; with the last one `gone` is set."""
         messages: list[Message] = []
-        left = AT_ONCE
-        self.behind = False
-        while True:
-            try:
-                count = self.sock.recv_into(self.reader.space())
-            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                break
-            except OSError as error:
-                self.error, count = error, 0
-            if not count:
-                self.gone = True
-                break
-            self.moved = True
-            try:
-                messages += self.reader.take(count)
-            except GarbledMessage as error:
-                self.gone, self.error = True, ConnectionError(str(error))
-                break
+        left, more = AT_ONCE, True
+        while more and (left > 0 or self.sock.pending()):  # nobody is woken for a record that TLS has opened already
+            count, more = self._read(left)
             left -= count
-            # Nobody is woken for the bytes of a record that TLS has opened already.
-            if left <= 0 and not self.sock.pending():
-                self.behind = True
-                break
+            messages += self.reader.take(count)
+            if self.reader.fault:
+                self.gone, self.error = True, ConnectionError(self.reader.fault)
+                more = False
+        self.behind = more
         return messages
+
+    def _read(self, left: int) -> tuple[int, bool]:
+        """Fill the reader's memory as far as bytes have come; return their number, and True if more may be there."""
+        space = self.reader.space()
+        place, size = 0, len(space)
+        read = self.sock.recv_into  # TLS gives one record at a time: thousands of these calls for a large buffer
+        try:
+            while place < size and (place < left or self.sock.pending()):
+                count = read(space[place:])
+                if not count:
+                    self.gone = True
+                    break
+                place += count
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return place, False
+        except OSError as error:
+            self.gone, self.error = True, error
+        finally:
+            self.moved |= place > 0
+        return place, not self.gone
 
     def close(self) -> None:
         """End the connection, and drop what has not been sent."""
-        self._pieces.clear()
+        self._waiting.clear()
         with contextlib.suppress(OSError):
             self.sock.close()
 

@@ -165,7 +165,7 @@ class Stored:
 
     def _part(self, name: str) -> Any:
         try:
-            if self.head.files and name == "output":
+            if self.head.files and name in ("output", "error"):
                 from .unpickle import files_in
 
                 # Beside the shard in which the entry is.

@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any
 
 from ...errors import CacheError
-from ...hashing.call_key import NOWHERE, CallKey, KeyContext, call_key, unfollowed
+from ...hashing.call_key import NOWHERE, CallKey, KeyContext, call_key
+from ...hashing.definition_tokens import unfollowed
 from ...hashing.digest import PendingFuture
 from ...hashing.values import value_token
 from ...resources import Resources

@@ -6,7 +6,7 @@ import ast
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import PathFinder
 from types import CodeType
@@ -56,6 +56,20 @@ class ScriptCode:
     def defines(self, function: str) -> bool:
         """Return True if the script itself has a function of this name."""
         return any(name.rpartition(".")[2] == function for name in self._script.codes)
+
+    def knows(self, function: str, noted: Mapping[str, str]) -> bool:
+        """Return True if the script, or a module of the user's, has the function of a call with these ingredients."""
+        own = [label for label in noted if label.startswith("code of ") and label.rpartition(".")[2] == function]
+        return self.defines(function) or any(self.source(label) for label in own)
+
+    def leads_to(self, noted: Mapping[str, str]) -> bool:
+        """Return True unless code or a global in these ingredients of a call is another one by now, or not there."""
+        for label, then in noted.items():
+            if label.startswith(("code of ", "global ")):
+                now = self.ingredient(label, then)
+                if now is None or now.partition(" ")[0] != then.partition(" ")[0]:
+                    return False
+        return True
 
     def caches(self) -> list[str]:
         """Return the directories that the script gives to executors, where they are written out."""
