@@ -13,15 +13,15 @@
 PYTHON ?= python3
 DEFAULT := $(shell $(PYTHON) tools/interpreters.py --default)
 BIN = .venv/$(DEFAULT)/bin
-SOURCES := $(shell find src -name '*.py' -o -name py.typed) pyproject.toml README.md LICENSE
+SOURCES := $(shell find src -name '*.py' -o -name py.typed -o -path '*/assets/*') pyproject.toml README.md LICENSE
 # In continuous integration a skipped capability is a failure: see tests/conftest.py.
-CALLYARD_REQUIRE ?= $(if $(CI),accounts csh fish gridengine mpi slurm slurmdbd ssh ase matplotlib mypy nbclient numpy pandas)
+CALLYARD_REQUIRE ?= $(if $(CI),accounts chromium csh fish gridengine mpi slurm slurmdbd ssh ase matplotlib mypy nbclient numpy pandas pyte)
 PIP_DISABLE_PIP_VERSION_CHECK = 1
 export CALLYARD_REQUIRE PIP_DISABLE_PIP_VERSION_CHECK
 # Containers often set it: each of the thousand interpreters that tests start would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help test test-newest test-calls test-once-slurm test-once-rest check docs bench demo mpi slurm gridengine ssh clean
+.PHONY: help test test-newest test-calls test-once-slurm test-once-rest check docs bench demo mpi slurm gridengine ssh chromium clean
 .SECONDARY:  # make must not remove stamps as intermediate files
 
 help:
@@ -35,21 +35,21 @@ test:
 	@versions=$$($(PYTHON) tools/interpreters.py) && \
 	newest=$${versions##* } && narrow=$$(echo $$versions | sed 's/ *[^ ]*$$//') && \
 	$(MAKE) --no-print-directory --keep-going --jobs=4 EXTRA=test NARROW="$$narrow" \
-	    $$(printf '.venv/%s/.callyard ' $$versions) gridengine ssh; \
+	    $$(printf '.venv/%s/.callyard ' $$versions) gridengine ssh chromium; \
 	$(MAKE) --no-print-directory --keep-going --jobs=4 --output-sync=target ALL=1 \
 	    NARROW="$$narrow" NEWEST="$$newest" \
 	    test-once-slurm test-calls test-$$newest test-once-rest $$(printf 'test-%s ' $$versions)
 
 .SECONDEXPANSION:
-test-%: .venv/$$*/.$$(call test_extra,$$*) .venv/$$*/.callyard mpi gridengine ssh
+test-%: .venv/$$*/.$$(call test_extra,$$*) .venv/$$*/.callyard mpi gridengine ssh chromium
 	.venv/$*/bin/python -m pytest $(call left_out,$*) $(ARGS)
 
 NEWEST ?= $(DEFAULT)
 ON_SLURM = tests/backends/batch tests/slurm_cluster
 CALLS = tests/backends tests/contract tests/cpython
-test-calls: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.callyard mpi gridengine ssh
+test-calls: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.callyard mpi gridengine ssh chromium
 	.venv/$(NEWEST)/bin/python -m pytest -m "not once" $(CALLS) $(ARGS)
-test-once-slurm test-once-rest: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.callyard mpi gridengine ssh
+test-once-slurm test-once-rest: .venv/$(NEWEST)/.test .venv/$(NEWEST)/.callyard mpi gridengine ssh chromium
 	.venv/$(NEWEST)/bin/python -m pytest -m once $(if $(filter %-slurm,$@),$(ON_SLURM),$(addprefix --ignore=,$(ON_SLURM))) $(ARGS)
 
 # Where newer Pythons, Slurm and MPI are: not a part of `make test`. NEWEST_SYSTEM stays, so that the next run is quick.
@@ -102,6 +102,10 @@ ssh: gridengine
 	@tools/apt-install sshd openssh-server
 	@tools/apt-install csh csh
 	@tools/apt-install fish fish
+
+# After ssh: apt works for one at a time. For reports; alone it has no font.
+chromium: ssh
+	@tools/apt-install chromium-headless-shell chromium-headless-shell fonts-dejavu-core
 
 clean:
 	rm -rf .venv dist build site eos-results .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -25,12 +25,15 @@ LAYERS = [
     "utils",
     "errors",
     "events",
+    "display",
+    "status",
     "system",
     "resource_values",
     "resources",
     "futures",
     "argument_checks",
     "dependencies",
+    "recording",
     "serialize",
     "transport",
     "hashing",
@@ -59,6 +62,7 @@ ONE_MEANING = {
     "base.py": "the interface that the modules of this folder implement",
     "call.py": "a call, with what this folder has to know of it",
     "explain.py": "why a call is answered from the cache or not: the command, and the work behind it",
+    "graph.py": "the graph of a run's calls: the command, and the work behind it",
     "refusals.py": "the reasons why a scheduler did not carry out a command, from its words",
     "registry.py": "the implementations of the interface in base.py, ours and those of other packages, by name",
     "scheduler.py": "a scheduler, made of the other modules of its folder",
@@ -201,7 +205,7 @@ def test_public_names() -> None:
 
 
 def test_importing_callyard_loads_no_optional_library() -> None:
-    optional = {"numpy", "tqdm", "mpi4py", "matplotlib", "h5py", "cryptography", "pandas", "psutil", "jinja2"}
+    optional = {"numpy", "IPython", "mpi4py", "matplotlib", "h5py", "cryptography", "pandas", "psutil", "jinja2"}
     code = "import sys; from callyard import *; print(*{m.partition('.')[0] for m in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
     assert "callyard" in loaded

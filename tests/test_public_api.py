@@ -22,13 +22,15 @@ FUTURE = [
     "cancelled",
     "done",
     "exception",
+    "explain",
     "job_id",
     "key",
     "name",
     "result",
 ]
 FUTURE += ["running", "set_exception", "set_result", "set_running_or_notify_cancel"]
-EXECUTOR = ["batched", "kill_workers", "map", "plan", "shutdown", "submit", "terminate_workers", "with_resources"]
+EXECUTOR = ["batched", "kill_workers", "map", "plan", "shutdown", "status", "submit", "terminate_workers"]
+EXECUTOR += ["with_resources"]
 RESOURCES = [*inspect.signature(Resources).parameters, "asked", "cores", "gpus", "updated"]
 
 

@@ -14,20 +14,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor as StandardExecutor
 from concurrent.futures import Future as StandardFuture
 from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
 from itertools import islice
-from time import monotonic
+from time import monotonic, time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import argument_checks
-from .backends.base import Backend, Settings
+from .backends.base import Backend, Settings, status_of
 from .backends.registry import open_backend, open_plan, other_resources
 from .dependencies.map_chunks import run_chunk
 from .errors import CallyardError, ResourceError
 from .errors.suggestions import strict
 from .futures import Future, batched, before_sleep, unasked
-from .report.progress import Progress
 from .resources import Resources
+from .status.executor_status import ExecutorStatus
 from .utils import interpreter_exit
 from .utils.environment import MAX_NESTED, forced_dry_run, nested
 from .utils.interrupt_checks import is_cancellation, is_interrupt
@@ -35,6 +36,10 @@ from .utils.public_names import public_names
 
 if TYPE_CHECKING:
     from .backends.dry_run.plan import Plan
+    from .events.call_record import RunRecord
+    from .events.event import Event
+    from .recording.run_recorder import RunRecorder
+    from .report.graph import Graph
     from .result_cache import Cache
 
 __all__ = ["Executor"]
@@ -65,7 +70,13 @@ class Executor(StandardExecutor):
         init_function: a function that each worker calls once. It returns a dict; the values fill parameters of the same
             names, unless the call has given them.
         max_tasks_per_child: the number of calls after which a worker is replaced (count); default: no limit.
-        progress: True to show a line with the numbers of done and failed calls; needs tqdm. Default: False.
+        progress: True to show how many calls are done, run, wait, have failed, and about how long the rest takes: a
+            line at the bottom of a terminal, a bar in a notebook, nothing elsewhere. Default: False.
+        logs: a directory for the output and the failure of each call, one file for each that has any, as
+            "relax-12.log"; for live calls on this machine without a cache, as a cache keeps both. Default: none.
+        events: what happens to calls, and what they use (time, memory, bytes), is recorded: a path appends it to that
+            file, as JSON lines; a function is called with each event, in a thread of its own; True only keeps the
+            record in memory. Default: nothing is recorded, and nothing measured.
         dry_run: True to compute, submit and store nothing, and print at the end what each call would do, and why: see
             `plan`. Calls in the cache are answered. The variable `CALLYARD_DRY_RUN=1` in the environment does the same
             for all executors of a program. Default: False.
@@ -100,20 +111,27 @@ class Executor(StandardExecutor):
         init_function: Callable[[], dict[str, Any]] | None = None,
         max_tasks_per_child: int | None = None,
         progress: bool = False,
+        logs: str | os.PathLike[str] | None = None,
+        events: str | os.PathLike[str] | Callable[[Event], object] | bool | None = None,
         dry_run: bool = False,
     ) -> None:
         argument_checks.check_count("max_workers", max_workers, alternative="backend")
         argument_checks.check_count("max_tasks_per_child", max_tasks_per_child)
         argument_checks.check_initializers(initializer, initargs, init_function)
         _check_depth()
-        settings = Settings(max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child)
+        forced = forced_dry_run(os.environ)
+        recorder = None if dry_run or forced else _recorder(events, progress)
+        settings = Settings(
+            max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child, logs, recorder
+        )
         known = Resources(others=dict.fromkeys(other_resources(backend)))
         self._resources = known.updated(resource_dict or {})
-        forced = forced_dry_run(os.environ)
         if dry_run or forced:
-            self._running = _Running(open_plan(backend, settings, cache, forced), None)
+            self._running = _Running(open_plan(backend, settings, cache, forced))
         else:
-            self._running = _Running(open_backend(backend, settings, cache), Progress() if progress else None)
+            self._running = _Running(open_backend(backend, settings, cache), recorder)
+        if recorder is not None:
+            recorder.begin(repr(self), self._running.status("", ask=False).capacity)
         _log.info("%r", self)
 
     @strict(
@@ -181,9 +199,11 @@ class Executor(StandardExecutor):
         if kwargs:
             argument_checks.check_keywords(fn, kwargs)
         resources = self._resources if resource_dict is None else self._resources.updated(resource_dict)
-        future: Future[T] = running.backend.submit(fn, args, kwargs, resources)
-        if running.progress is not None:
-            running.progress.follow(future)
+        future: Future[T]
+        if running.recorder is None:
+            future = running.backend.submit(fn, args, kwargs, resources)
+        else:
+            future = running.recorder.submit(running.backend.submit, fn, args, kwargs, resources)
         return future
 
     @strict(argument_checks.place_in_map)
@@ -245,6 +265,20 @@ class Executor(StandardExecutor):
         """
         return batched(futures, n)
 
+    def status(self) -> ExecutorStatus:
+        """Return the numbers of calls by function and state, what runs where, what waits for what, and what is in use.
+
+        `print(executor.status())` shows it on a screen. Any thread may ask at any moment; on another computer the
+        question takes a round trip, a second at most.
+
+        Examples:
+            >>> executor.submit(pow, 2, 10).result()
+            1024
+            >>> executor.status().count("running")
+            0
+        """
+        return self._running.status(self._words())
+
     def plan(self) -> Plan:
         """Return what the calls so far would do, of an executor with `dry_run=True`.
 
@@ -258,12 +292,59 @@ class Executor(StandardExecutor):
             ...     planning.plan()
             <Plan of 2 calls: 1 to compute, 1 after inputs>
         """
-        from .backends.dry_run.backend import DryRunBackend
-
-        backend = self._running.backend
-        if not isinstance(backend, DryRunBackend):
+        plan = self._running.plan()
+        if plan is None:
             raise CallyardError("this executor runs its calls; for a plan, make it with dry_run=True")
-        return backend.plan()
+        return plan
+
+    @strict()
+    def report(self, path: str | os.PathLike[str] = "run.html") -> None:
+        """Write a page about the calls so far: timeline, graph, table, failures, what was asked for and what was used.
+
+        It needs an executor with `events=` (`events=True` will do), and works after the shutdown, too. The page needs
+        no network and no other file.
+
+        Args:
+            path: the file, which is replaced; a new one is for you alone. Default: "run.html".
+
+        Raises:
+            CallyardError: this executor keeps no record of its calls.
+            OSError: the file cannot be written.
+
+        Examples:
+            >>> with Executor(events=True) as recorded:
+            ...     recorded.submit(pow, 2, 10).result()
+            1024
+            >>> recorded.report("run.html")
+        """
+        from .report.output_file import write_file
+        from .report.page import page
+
+        write_file(path, page(self._running.shown_record(), time()))
+
+    def graph(self) -> Graph:
+        """Return the graph of the calls so far, coloured by their states; of more than fifty calls, by function.
+
+        Print it for Mermaid's text, save it as SVG or PNG, or show it in a notebook. It needs an executor with
+        `events=` (`events=True` will do), or one of a dry run.
+
+        Raises:
+            CallyardError: this executor keeps no record of its calls.
+
+        Examples:
+            >>> with Executor(dry_run=True) as planning:
+            ...     power = planning.submit(pow, 2, 10)
+            ...     larger = planning.submit(max, power, 1000)
+            ...     print(planning.graph())
+            flowchart LR
+                n0["pow ◇ to compute"]:::planned
+                n1["max ◇ to compute"]:::planned
+                n0 --> n1
+            ...
+        """
+        from .report.graph import graph_of
+
+        return graph_of(self._running.shown_record())
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take no more calls, and free all resources once the calls submitted so far have ended.
@@ -321,21 +402,73 @@ class Executor(StandardExecutor):
     def __dir__(self) -> list[str]:
         return public_names(super().__dir__())
 
-    def __repr__(self) -> str:
+    def _repr_html_(self) -> str:
+        from .display.call_states import STATES
+        from .display.notebook_html import card
+
+        status = self._running.status("", ask=False)
+        facts = [("Resources", ", ".join(f"{name}={value!r}" for name, value in self._resources.asked().items()))]
+        facts += [("In use", status.use_in_words()), ("State", "shut down" if self._running.closed else "")]
+        return card(
+            f"Executor {self._running.backend.description}", facts, {state: status.count(state) for state in STATES}
+        )
+
+    def _words(self) -> str:
         state = ", shut down" if self._running.closed else ""
         asked = "".join(f", {name}={value!r}" for name, value in self._resources.asked().items())
-        return f"<callyard.Executor {self._running.backend.description}{asked}{state}>"
+        return f"{self._running.backend.description}{asked}{state}"
+
+    def __repr__(self) -> str:
+        status = self._running.status("", ask=False)
+        return f"<callyard.Executor {self._words()}{f', {status.counts_in_words()}' if status.calls else ''}>"
 
 
 class _Running:
     """The state shared by an executor and its `with_resources` views: the backend, and the flag for the shutdown."""
 
-    def __init__(self, backend: Backend, progress: Progress | None) -> None:
+    def __init__(self, backend: Backend, recorder: RunRecorder | None = None) -> None:
         self.backend = backend
-        self.progress = progress
+        self.recorder = recorder
         self.closed = False
-        self._closer = weakref.finalize(self, backend.close, False)  # when neither executor nor view is left
+        self._closer = weakref.finalize(self, _close, backend, recorder)  # when neither executor nor view is left
         self._closer.atexit = False
+
+    @property
+    def record(self) -> RunRecord | None:
+        """The record of all calls up to this moment; None if it was not asked for (`events=`).
+
+        The recorder's thread goes on changing it: look at a copy of `calls` (`list(record.calls.values())`).
+        """
+        if self.recorder is None:
+            return None
+        self.recorder.flush()
+        return self.recorder.record
+
+    def status(self, executor: str, ask: bool = True) -> ExecutorStatus:
+        status = status_of(self.backend, ask)
+        status.executor = executor
+        return status
+
+    def plan(self) -> Plan | None:
+        """Return the plan of a dry run; None if the calls are run."""
+        from .backends.dry_run.backend import DryRunBackend
+
+        return self.backend.plan() if isinstance(self.backend, DryRunBackend) else None
+
+    def shown_record(self) -> RunRecord:
+        """Return a record to be shown, which stays as it is at this moment."""
+        plan = self.plan()
+        if plan is not None:
+            from .report.planned_run import run_of_plan
+
+            return run_of_plan(plan)
+        record = self.record
+        if record is None:
+            raise CallyardError(
+                "this executor keeps no record of its calls; make it with events=True, or with a file for them, as "
+                "events='events.jsonl'"
+            )
+        return replace(record, calls=dict(record.calls))
 
     def shutdown(self, wait: bool, cancel_futures: bool) -> None:
         self.closed = True
@@ -344,22 +477,47 @@ class _Running:
         if wait:
             before_sleep()
         self.backend.close(wait)
+        if self.recorder is not None:
+            self.recorder.close(wait)
         # Last: if an exception interrupts the above, the backend is still closed when the executor is collected.
         self._closer.detach()
         if wait:
             unasked.end_silence(self)
-        if wait and self.progress is not None:
-            self.progress.close()
 
     def kill(self, signum: int) -> None:
         self.closed = True
         unasked.begin_silence(self)
         self.backend.kill(signum)
+        if self.recorder is not None:
+            self.recorder.close()
 
     def interrupt(self) -> None:
         self.closed = True
         unasked.begin_silence(self)
         self.backend.interrupt()
+
+
+def _recorder(
+    events: str | os.PathLike[str] | Callable[[Event], object] | bool | None, progress: bool
+) -> RunRecorder | None:
+    """Return the recorder for what the user asks for; None for nothing."""
+    if (events is None or events is False) and not progress and not logging.getLogger("callyard.events").level:
+        return None
+    from .recording.run_recorder import RunRecorder  # here, because few programs use it
+    from .recording.targets import targets_of
+
+    targets = targets_of(None if isinstance(events, bool) else events)
+    if progress:
+        from .report.progress import progress_here
+
+        targets += filter(None, [progress_here()])
+    return RunRecorder(targets) if targets or events is True else None
+
+
+def _close(backend: Backend, recorder: RunRecorder | None) -> None:
+    backend.close(False)
+    if recorder is not None:
+        recorder.close()
 
 
 def _check_depth() -> None:

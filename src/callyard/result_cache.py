@@ -117,21 +117,21 @@ class Cache:
     # -- a mapping of entries --------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._directory.entries())
+        return len(self.keys())
 
     def __bool__(self) -> bool:
         return True  # even for an empty cache, because `if cache:` asks for a cache, not for entries
 
     def keys(self) -> list[str]:
-        """Return the keys of all entries, in the order of storing.
+        """Return the keys of all entries, in the order of storing: of results, and of failures without a later result.
 
         Examples:
             >>> [cache[key].output for key in cache.keys()]
             [(3, 2)]
         """
-        from .cache.inspect.find import keys_by_age
+        from .cache.inspect.find import all_keys
 
-        return keys_by_age(self._directory)
+        return all_keys(self._directory)
 
     def __iter__(self) -> Iterator[Entry]:
         from .cache.inspect.find import entries
@@ -157,15 +157,17 @@ class Cache:
         return ((entry.key, entry) for entry in self)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and is_key(key) and self._directory.exists(key)
+        return isinstance(key, str) and is_key(key) and (self._directory.exists(key) or self._has_failure(key))
+
+    def _has_failure(self, key: str) -> bool:
+        return self._directory.failures.exists(key)
 
     def __getitem__(self, key: str) -> Entry:
-        from .cache.entry import open_entry
-        from .cache.inspect.find import NoEntry
+        from .cache.inspect.find import NoEntry, open_any
 
         whole = self._whole_key(key)
         try:
-            return open_entry(self._directory, whole)
+            return open_any(self._directory, whole)
         except FileNotFoundError:
             raise NoEntry(f"the call {whole!r} was removed from {self.path} just now") from None
 
@@ -200,14 +202,14 @@ class Cache:
         from .cache.inspect.find import the_key
 
         def known() -> set[str]:
-            return {*self._directory.keys(), *(key for key, _ in self._claims.running())}
+            return {*self.keys(), *(key for key, _ in self._claims.running())}
 
         return the_key(beginning, known, lambda key: key in self or self._holder(key) is not None, self.path)
 
     def _whole_key(self, beginning: str) -> str:
         from .cache.inspect.find import the_key
 
-        return the_key(beginning, self._directory.keys, self.__contains__, self.path)
+        return the_key(beginning, self.keys, self.__contains__, self.path)
 
     def _holder(self, key: str) -> Any:
         return self._claims.holder(key) if is_key(key) else None
@@ -293,11 +295,13 @@ class Cache:
         self,
         *,
         older_than: float | str | timedelta | None = None,
+        unused_for: float | str | timedelta | None = None,
         larger_than: float | str | None = None,
         max_size: float | str | None = None,
         function: str | None = None,
         state: Literal["finished", "failed"] | None = None,
         keys: str | Iterable[str] | None = None,
+        unreached: str | os.PathLike[str] | None = None,
         dry_run: bool = False,
     ) -> list[Entry]:
         """Remove the entries that meet all conditions, and return them.
@@ -309,12 +313,15 @@ class Cache:
         Args:
             older_than: the time since the call began is longer than this: a number of seconds, a timedelta, or a text
                 with a unit, as "30d". A text without a unit is refused.
+            unused_for: the entry was neither an answer nor an input, nor stored, for so long, likewise; to the day.
             larger_than: the file is larger than this: a number of bytes, or a text with a unit, as "1GB".
             max_size: the total size of the entries to keep among the matching ones, the newest first:
                 a number of bytes, or a text with a unit, as "50GB".
             function: the name of the function.
             state: "finished" or "failed".
             keys: a key or several, or their beginnings; no other entries are removed.
+            unreached: a script: the call is one of a function there, or in a module of yours that it finds, whose code
+                has changed since. The script is only read.
             dry_run: True to return the entries without removing them.
 
         Raises:
@@ -329,8 +336,10 @@ class Cache:
 
         only = [keys] if isinstance(keys, str) else keys
         chosen = None if only is None else [self._whole_key(key) for key in only]
+        script = None if unreached is None else os.fspath(unreached)
         with self._system_errors_as("pruned"):
-            return prune(self._directory, chosen, older_than, larger_than, max_size, function, state, dry_run)
+            conditions = (older_than, unused_for, larger_than, max_size, function, state, script)
+            return prune(self._directory, chosen, *conditions, dry_run)
 
     @strict()
     def check(self, *, repair: bool = False) -> Check:
@@ -365,6 +374,12 @@ class Cache:
     def __reduce__(self) -> Any:
         make = partial(Cache, mode=self.mode, trust=self.trust, failures=self.failures)
         return make, (self.path,)  # unpickling checks the directory again
+
+    def _repr_html_(self) -> str:
+        from .display.notebook_html import card
+
+        facts = [("Entries", f"{len(self):,}"), ("Mode", "" if self.mode == "use" else self.mode)]
+        return card(f"Cache {self.path}", [*facts, ("Trust", self.trust or "")])
 
     def __repr__(self) -> str:
         options = {"mode": (self.mode, "use"), "trust": (self.trust, None), "failures": (self.failures, False)}

@@ -699,7 +699,7 @@ def killed_writer(path: str) -> None:
 def test_sweeping_removes_what_the_dead_left(home: CacheDirectory) -> None:
     killed_writer(home.path)
     (left,) = os.listdir(f"{home.path}/own")
-    stranger = this_process().replace(host="elsewhere").label
+    stranger = this_process().replace(host="elsewhere", machine="e").label
     others = [f".tmp-{stranger}~abc", f".tmp-{this_process().label}~abc", ".tmp-what", ".tmp-"]
     for name in others:
         Path(home.path, "own", name).touch()

@@ -256,6 +256,33 @@ def test_resources_that_change_the_key(cache):
         cache.explain(relax, 2, resource_dict={"memroy": 3})
 
 
+def test_what_was_asked_for_as_env_is_shown(cache):
+    parts = call_key(relax, (2,), {}).ingredients() | {"env": "11"}
+    store_ingredients(cache, "0" * 40, "relax", parts, resources={"env": "{'A': '1'}"})
+    assert cache.explain(relax, 2, resource_dict={"env": {"A": "2"}}).differences == ["env: {'A': '1'} -> {'A': '2'}"]
+    assert cache.explain(relax, 2).differences == ["env: {'A': '1'} -> none"]
+
+
+def test_the_same_arguments_come_first(cache, monkeypatch):
+    old = store(cache, relax, 2, moment=1)
+    monkeypatch.setattr(f"{__name__}.SCALE", 3)
+    store(cache, relax, 3, moment=2)
+    found = cache.explain(relax, 2)
+    assert (found.nearest.key, found.differences) == (old, [f"global {__name__}.SCALE: 2 -> 3"])
+
+
+def test_values_of_a_stored_call_count_only_if_they_are_those_of_its_key(cache):
+    call = call_key(relax, ([1, 2],), {})
+    facts = {"ingredients": call.ingredients()}
+    for key, args in (("0" * 40, ([1, 2],)), ("1" * 40, ([1, 5],))):
+        record = Record(key, "relax", "finished", "", 1, args, {}, facts=facts, created=1.7e9)
+        cache._directory.publish(key, lambda descriptor, record=record: write(descriptor, record))
+    os.utime(cache._directory.record("0" * 40), (1.8e9, 1.8e9))
+    assert cache.explain(relax, [1, 3]).differences == ["argument x[1]: 2 -> 3"]
+    os.utime(cache._directory.record("1" * 40), (1.9e9, 1.9e9))
+    assert cache.explain(relax, [1, 3]).differences == ["argument x: a list with another content"]
+
+
 def test_another_directory(cache, tmp_path):
     store(cache, relax, 2)
     assert not cache.explain(relax, 2, resource_dict={"cache_directory": tmp_path / "more"}).hit

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from callyard import Cache, Executor, File, Local
-from callyard.cache import kept_files
+from callyard.cache import incoming_content, kept_files
 from callyard.cache.directory import CacheDirectory
 from callyard.cache.kept_files import KeptFiles
 from callyard.errors import CacheError, UnsafeCache
@@ -169,7 +169,7 @@ def test_a_full_disk_leaves_nothing_behind(kept: KeptFiles, tmp_path: Path, monk
     def refuse(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(kept_files, "write_all", refuse)
+    monkeypatch.setattr(incoming_content, "write_all", refuse)
     with pytest.raises(OSError, match="No space left"):
         kept.keep(written(tmp_path / "a.dat"))
     assert os.listdir(kept.path) == []
@@ -247,3 +247,23 @@ def test_nothing_is_removed_while_an_entry_cannot_be_read(tmp_path: Path) -> Non
         warnings.simplefilter("ignore")
         cache.prune(keys=second.key)
     assert len(contents_of(cache)) == 2
+
+
+class Unstable(Exception):
+    """An error that names a file."""
+
+
+def fail_with_a_file(path: str) -> None:
+    Path(path).write_text("abc")
+    raise Unstable(File(path))
+
+
+def test_a_stored_failure_names_a_kept_file(tmp_path: Path) -> None:
+    for _ in range(2):
+        with Executor(backend=Local(cores=1), cache=Cache(tmp_path / "results", failures=True)) as executor:
+            error = executor.submit(fail_with_a_file, str(tmp_path / "log")).exception(60)
+        assert isinstance(error, Unstable)
+        path = Path(error.args[0])
+        assert path.read_text() == "abc"
+        (tmp_path / "log").unlink(missing_ok=True)
+    assert str(path).startswith(f"{tmp_path}/results/files/")

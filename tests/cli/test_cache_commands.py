@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 
@@ -190,7 +191,7 @@ def test_show_as_json(callyard, cache, store):
 def test_show_a_failure(callyard, store):
     key = store(1, (ValueError("too small"), "Traceback:\n  here"), state="failed")
     shown = callyard("show", "results", key).out
-    assert "error      ValueError('too small')\ntraceback  Traceback:\n             here\n" in shown
+    assert "error      ValueError: too small\ntraceback  Traceback:\n             here\n" in shown
     found = json.loads(callyard("show", "--json", "results", key).out)
     assert (found["error"], found["output"]) == ("ValueError('too small')", None)
     assert found["traceback"] == "Traceback:\n  here"
@@ -246,12 +247,26 @@ def test_show_what_list_shows_of_calls_without_a_result(callyard, cache, claim_o
     claim.release()
 
 
-@pytest.mark.parametrize("command", ["explain", "logs"])
-def test_what_is_running_has_nothing_to_show(callyard, cache, command):
+def test_what_is_running_has_nothing_to_explain(callyard, cache):
     claim = Claims(cache._directory).take("a" * 40, "relax")
-    ended = callyard(command, "results", "aaaaaa")
+    ended = callyard("explain", "results", "aaaaaa")
     assert ended.status == 1
     assert f"{'a' * 40} is being run by process {os.getpid()} on " in ended.err
+    claim.release()
+
+
+def test_what_is_running_is_shown(callyard, cache):
+    key = "a" * 40
+    claim = Claims(cache._directory).take(key, "relax", arguments="metal='Cu', force=0.1")
+    (row,) = json.loads(callyard("list", "--json", "results").out)
+    assert (row["state"], row["arguments"]) == ("running", "metal='Cu', force=0.1")
+    assert "arguments  metal='Cu', force=0.1\n" in callyard("show", "results", "aaaaaa").out
+    ended = callyard("logs", "results", "aaaaaa")
+    assert (ended.status, ended.err) == (1, f"callyard logs: {key}, which is running, has printed nothing yet\n")
+    log = Path(cache._directory.log(key))
+    log.parent.mkdir(mode=0o700)
+    log.write_text("so far\n")
+    assert callyard("logs", "results", "aaaaaa") == (0, "so far\n", "")
     claim.release()
 
 
@@ -347,7 +362,7 @@ def test_explain_a_call_that_is_not(callyard, relaxed, lab):
     ended = callyard("explain", "results", "lab_of_mine:relax", "Cu", "-1")
     assert ended.status == 1
     assert f"the nearest entry is {relaxed}" in ended.out
-    assert "  global lab_of_mine.SCALE: 2 -> 3" in ended.out
+    assert "  global lab_of_mine.SCALE: 2 -> 3\n" in ended.out
     assert ended.out.endswith("  argument force: 0.1 -> -1\n")
     found = json.loads(callyard("explain", "--json", "-C", "results", "lab_of_mine:relax", "Cu").out)
     assert (found["hit"], found["nearest"], len(found["differences"])) == (False, relaxed, 1)
@@ -367,6 +382,47 @@ def test_explain_what_is_no_function(callyard, cache, lab, target, says):
     assert says in ended.err
 
 
+def test_explain_without_a_required_argument(callyard, relaxed):
+    ended = callyard("explain", "results", "lab_of_mine:relax", "force=0.2")
+    assert (ended.status, ended.out.splitlines()[0]) == (1, "'relax' cannot be called so: argument x is missing")
+    found = json.loads(callyard("explain", "--json", "results", "lab_of_mine:relax", "force=0.2").out)
+    assert (found["missing"], found["key"]) == (["x"], "")
+
+
+def test_explain_shows_the_change_of_code(callyard, relaxed, lab):
+    lab("SCALE = 2\n\n\ndef relax(x, force=0.1):\n    return SCALE * x + force\n")
+    ended = callyard("explain", "results", "lab_of_mine:relax", "Cu")
+    assert "  code of lab_of_mine.relax changed\n" in ended.out
+
+
+STUDY = """
+from callyard import Executor
+
+def relax(x, force=0.1):
+    return 3 * x + force
+
+open("ran", "a").close()
+with Executor(cache="results") as ex:
+    print(ex.submit(relax, 7).result())
+"""
+
+
+def test_a_module_that_runs_a_study_is_not_imported_without_a_word(callyard, cache, lab, tmp_path):
+    lab(STUDY)
+    ended = callyard("explain", "results", "lab_of_mine:relax", "1")
+    assert ended.status == 1
+    assert f"which does more than define (line 7 of {tmp_path / 'lab_of_mine.py'})" in ended.err
+    assert not (tmp_path / "ran").exists()
+    ended = callyard("explain", "--yes", "results", "lab_of_mine:relax", "1")
+    assert ended.status == 1
+    assert "lab_of_mine cannot be imported without computing, as it asks for results" in ended.err
+    assert len(cache) == 0
+    lab(STUDY.replace(".result()", ""))
+    assert callyard("explain", "--yes", "results", "lab_of_mine:relax", "1").status == 1
+    assert len(cache) == 0
+    assert "CALLYARD_DRY_RUN" not in os.environ
+
+
 # ------------------------------------------------------------------ logs
 
 
@@ -374,8 +430,33 @@ def test_logs(callyard, store):
     key = store(1, facts={"log": "one\ntwo\n"})
     assert callyard("logs", "results", key) == (0, "one\ntwo\n", "")
     assert json.loads(callyard("logs", "--json", "results", key).out) == {
-        "key": key, "log": "one\ntwo\n", "traceback": None,
+        "key": key, "function": "relax", "state": "finished", "log": "one\ntwo\n", "traceback": None,
     }  # fmt: skip
+
+
+def test_logs_of_several(callyard, store):
+    first, second = store(1, facts={"log": "one\n"}), store(2, name="melt", facts={"log": "two\n"})
+    assert callyard("logs", "results", first, second).out == (
+        f"==> relax, {first[:12]}, finished <==\none\n\n==> melt, {second[:12]}, finished <==\ntwo\n\n"
+    )
+
+
+def test_show_the_calls_before(callyard, cache, store):
+    first = store(1)
+    second = store(2, name="melt", facts={"inputs": {first: "relax", "b" * 40: "gone"}})
+    last = store(
+        3, name="cool", facts={"inputs": {second: "melt", first: "relax"}, "ingredients": {"argument x": "7f 5"}}
+    )
+    lines = callyard("show", "--upstream", "results", last).out.splitlines()
+    assert [line[: line.index("0" if "0" in line else "b")] for line in lines] == ["", "  ", "    ", "    ", "  "]
+    assert [line.split()[1:3] for line in lines] == [
+        ["cool", "finished"], ["melt", "finished"], ["relax", "finished"], ["gone", "not"], ["relax", "finished"],
+    ]  # fmt: skip
+    assert lines[0].endswith("x=5")
+    found = json.loads(callyard("show", "--upstream", "--json", "results", last).out)
+    assert [(call["depth"], call["key"]) for call in found] == [
+        (0, last), (1, second), (2, first), (2, "b" * 40), (1, first),
+    ]  # fmt: skip
 
 
 def test_logs_of_a_failure(callyard, store):

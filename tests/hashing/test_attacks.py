@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 
 from callyard.errors import CacheError
-from callyard.hashing.call_key import call_key, unfollowed
+from callyard.hashing.call_key import call_key
 from callyard.hashing.decorator import keyed
+from callyard.hashing.definition_tokens import unfollowed
 from callyard.hashing.values import value_token
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from callyard.hashing.call_key import call_key, token_at, unfollowed
+from callyard.hashing.call_key import call_key
+from callyard.hashing.definition_tokens import token_at, unfollowed
 
 Files = dict[str, str]
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from callyard.hashing.call_key import references_of, token_at
+from callyard.hashing.call_key import references_of
+from callyard.hashing.definition_tokens import token_at
 from callyard.hashing.imported_code import CodePlaces, is_imported
 
 LAB = """

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from callyard.hashing.call_key import call_key, has_metadata, surrounding, token_at, unfollowed
+from callyard.hashing.call_key import call_key, surrounding
+from callyard.hashing.definition_tokens import has_metadata, token_at, unfollowed
 
 SETTINGS = '''
 """one"""

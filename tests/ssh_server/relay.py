@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 
 class Relay:
@@ -22,6 +23,8 @@ class Relay:
         self.port: int = self._listener.getsockname()[1]
         self.up = self.down = 0  # bytes passed on to the server, and to the client
         self.cut = False
+        self.limit: int | None = None  # bytes up and down after which it does the following, once
+        self.at_limit: Callable[[], object] = self.hang_up
         self.quiet: float | None = None
         self.turns = 0
         self._upwards, self._passed = True, 0.0
@@ -66,6 +69,9 @@ class Relay:
                     for sock, end in list(self._ends.items()):
                         if sock in self._ends and self._has_turn(end) and not end.pass_on(self):
                             self._close(sock, selector)
+                if self.limit is not None and self.up + self.down >= self.limit:
+                    self.limit = None
+                    self.at_limit()
 
     def _has_turn(self, end: _End) -> bool:
         return self.quiet is None or end.up == self._upwards

@@ -6,18 +6,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
+from ..events.recorder import Recorder
 from ..futures import Future
 from ..resources import Resources
+from ..status.executor_status import ExecutorStatus
 from .cached.cached_future import CachedCall
 
 if TYPE_CHECKING:
     from ..result_cache import Cache
 
-__all__ = ["Backend", "BackendFactory", "Settings"]
+__all__ = ["Backend", "BackendFactory", "FactoryElsewhere", "Settings", "TellsStatus", "status_of"]
 
 T = TypeVar("T")
 
@@ -32,6 +35,9 @@ class Settings:
         initargs: the arguments of `initializer`.
         init_function: runs there too; its results, by name, are arguments for calls with such parameters.
         max_tasks_per_child: calls after which a process is replaced; None for never.
+        logs: a directory for the output and the failures of calls; None for none.
+        recorder: takes what happens to calls; None where nobody asks.
+        executor: the name of an executor that several processes act for in turn, as gateways; else empty.
     """
 
     max_workers: int | None = None
@@ -39,6 +45,9 @@ class Settings:
     initargs: tuple[object, ...] = ()
     init_function: Callable[[], dict[str, object]] | None = None
     max_tasks_per_child: int | None = None
+    logs: str | os.PathLike[str] | None = None
+    recorder: Recorder | None = None
+    executor: str = ""
 
     @property
     def changes_data(self) -> bool:
@@ -86,6 +95,21 @@ class Backend(Protocol):
         """Let go of all resources once the last call has ended; with `wait`, return only then."""
 
 
+class TellsStatus(Protocol):
+    """A backend that tells what its calls do. Those of other packages need not."""
+
+    def status(self, ask: bool = True) -> ExecutorStatus:
+        """Return the calls at this moment, and the resources in use. Any thread may ask at any moment.
+
+        `ask`: put the question to another computer, if calls run there, and wait for a second at most.
+        """
+
+
+def status_of(backend: Backend, ask: bool = True) -> ExecutorStatus:
+    """Return the status of a backend's calls; an empty one if the backend does not tell."""
+    return cast("TellsStatus", backend).status(ask) if hasattr(backend, "status") else ExecutorStatus()
+
+
 class BackendFactory(Protocol):
     """A description of resources, from which each executor gets a backend of its own.
 
@@ -106,4 +130,15 @@ class BackendFactory(Protocol):
 
         Raises:
             CallyardError: the settings do not go together, or there are no such resources here.
+        """
+
+
+class FactoryElsewhere(BackendFactory, Protocol):
+    """A description of resources that another computer has; it is opened there."""
+
+    def resource_check(self, settings: Settings, detached: bool) -> Callable[[Resources], object]:
+        """Return the check of a call's resources by texts alone, as only the other computer knows what there is.
+
+        Raises:
+            CallyardError: the settings do not go together.
         """

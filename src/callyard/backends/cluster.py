@@ -40,7 +40,7 @@ class ClusterBackend(LiveBackend):
             tasks = settings.max_tasks_per_child
             return ClusterDriver(launch, segments, settings.max_workers, tasks, initializer, expecting)
 
-        super().__init__(make_driver)
+        super().__init__(make_driver, settings.recorder)
 
     def make_plan(self, resources: Resources) -> CallPlan:
         self._check(resources)

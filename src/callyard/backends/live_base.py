@@ -12,6 +12,7 @@ from typing import Any
 from ..cache.messages import RunDeclined, RunReport
 from ..dependencies.wait import when_done
 from ..errors import CallyardError, UnpicklableCall
+from ..events.recorder import Recorder
 from ..futures import Future, when_ended
 from ..pool.call import Call, CallDurations, CallPlan
 from ..pool.threaded_runner import ThreadedRunner
@@ -20,9 +21,12 @@ from ..serialize.function_registry import FunctionDefinition, FunctionRegistry, 
 from ..serialize.packer import Packed, Packer, load_with_inputs
 from ..serialize.shared_memory import SegmentPool
 from ..serialize.unpicklable import UnsendableGlobal, where
+from ..status.executor_status import FOR_OTHER_CALLS, ExecutorStatus
 from ..utils.identity_cache import IdentityCache
+from ..worker.current_call import USAGE
 from .base import Settings
 from .cached.cached_future import Arguments, CachedCall, KeyedResult
+from .call_logs import CallLogs
 
 FORKED = "this executor belongs to the process that forked this one, and cannot be used here; make a new one"
 
@@ -34,18 +38,33 @@ class LiveBackend:
 
     detached = False
 
-    def __init__(self, make_runner: Callable[[SegmentPool, Packer, Callable[[], bool]], ThreadedRunner]) -> None:
+    def __init__(
+        self,
+        make_runner: Callable[[SegmentPool, Packer, Callable[[], bool]], ThreadedRunner],
+        recorder: Recorder | None = None,
+    ) -> None:
         segments = SegmentPool()
         self._packer = Packer(segments)
         self._functions = FunctionRegistry()
         self._killed = False
-        self._waiting: set[Future[Any]] = set()  # calls whose futures are not done; each change is atomic, so no lock
+        # Calls whose futures are not done, and these futures; each change is atomic, so there is no lock.
+        self._waiting: dict[Future[Any], list[Any]] = {}
         waiting = self._waiting  # not self: an executor without references is closed by a finalizer
         self._runner = make_runner(segments, self._packer, lambda: bool(waiting))
+        self._runner.inputs_of = waiting.get
+        if recorder is not None:
+            self._runner.record_in(recorder)
         self._on_cancel = self._runner.look_again  # one bound method for all futures
         self._order = count()
         self._paces: dict[Any, CallDurations] = {}
         self._plans: IdentityCache[Resources, CallPlan] = IdentityCache()
+        self._logs: CallLogs | None = None
+
+    def _make_plan(self, resources: Resources) -> CallPlan:
+        plan = self.make_plan(resources)
+        if self._runner.recorder is not None:
+            plan.options = {**plan.options, USAGE: True}
+        return plan
 
     def make_plan(self, resources: Resources) -> CallPlan:
         """Return the meaning of these resources.
@@ -65,7 +84,7 @@ class LiveBackend:
     ) -> Future[Any]:
         if self._runner.forked:
             raise RuntimeError(FORKED)
-        plan = self._plans.of(resources, self.make_plan)
+        plan = self._plans.of(resources, self._make_plan)
         name = getattr(fn, "__name__", None) or type(fn).__name__
         future: Future[Any] = Future(name, self._on_cancel)
         sources: list[Any] = []
@@ -76,8 +95,10 @@ class LiveBackend:
             future.fail_with(unpicklable(fn, args, kwargs, error))
             return future
         key = definition.id if definition is not None else (type(fn), name)
-        pace = self._paces.get(key) or self._new_pace(key)
+        pace = self._paces.get(key) or self._new_pace(key, name)
         call = Call(future, definition, packed, plan, pace, next(self._order))
+        if self._logs is not None:
+            call.log = self._logs.follow(future)
         self._begin(call, sources, ticket)
         return future
 
@@ -102,7 +123,7 @@ class LiveBackend:
             else:
                 self._start(call, ticket)
         except BaseException:  # no user is going to have this future, so the call must not begin
-            self._waiting.discard(call.future)
+            self._waiting.pop(call.future, None)
             call.future.cancel()
             raise
 
@@ -110,19 +131,21 @@ class LiveBackend:
         if ticket is not None:
             call.remember = ticket.order()
         self._runner.start(call)
-        self._waiting.discard(call.future)  # after its entry into the runner's inbox: `close` looks at both
+        self._waiting.pop(call.future, None)  # after its entry into the runner's inbox: `close` looks at both
 
-    def _new_pace(self, key: Any) -> CallDurations:
+    def _new_pace(self, key: Any, name: str) -> CallDurations:
         """Return the durations, none so far, of a function that was not called before."""
         while self._functions.dead:
-            self._paces.pop(self._functions.dead.popleft(), None)
-        return self._paces.setdefault(key, CallDurations())
+            gone = self._paces.pop(self._functions.dead.popleft(), None)
+            if gone is not None:
+                self._runner.ended_calls.note(gone.name, "finished", gone.finished)
+        return self._paces.setdefault(key, CallDurations(name))
 
     # -- calls that wait for others --------------------------------------------------------------------
 
     def _wait(self, call: Call, sources: list[Any], ticket: CachedCall | None) -> None:
         future = call.future
-        self._expect(future)  # first: a thread that waits for the last call looks for expected ones
+        self._expect(future, sources)  # first: a thread that waits for the last call looks for expected ones
         self._runner.prepare()
 
         def go() -> None:
@@ -144,8 +167,8 @@ class LiveBackend:
         else:
             go()
 
-    def _expect(self, future: Future[Any]) -> None:
-        self._waiting.add(future)
+    def _expect(self, future: Future[Any], sources: list[Any]) -> None:
+        self._waiting[future] = sources
         when_ended(future, self._no_longer_waiting)
 
     def _noted(self, ticket: CachedCall, call: Call, note: RunReport | RunDeclined) -> bool:
@@ -155,7 +178,7 @@ class LiveBackend:
             return False
         call.note = None
         # Expected before it is pending again: otherwise the executor might end in between.
-        self._expect(call.future)
+        self._expect(call.future, [])
         call.future.again()
         if self._killed:
             call.future.cancel()
@@ -177,12 +200,25 @@ class LiveBackend:
     def _no_longer_waiting(self, future: Future[Any]) -> None:
         if future in self._waiting:
             try:
-                self._waiting.discard(future)
+                self._waiting.pop(future, None)
                 self._runner.look_again()
             # Without the repetition, the next call here would find the future gone and do nothing.
             except BaseException:
                 self._runner.look_again()
                 raise
+
+    # -- questions -------------------------------------------------------------------------------------
+
+    def status(self, ask: bool = True) -> ExecutorStatus:  # all is known here
+        status = ExecutorStatus()
+        self._runner.add_status(status)
+        for future in tuple(self._waiting):
+            if not future.done() and self._runner.placed(future) is None:
+                status.add_waiting(future.name, FOR_OTHER_CALLS)
+        for pace in tuple(self._paces.values()):
+            status.add(pace.name, "finished", pace.finished)
+        status.add_ended(self._runner.ended_calls)
+        return status
 
     # -- the end ---------------------------------------------------------------------------------------
 

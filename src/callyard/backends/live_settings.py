@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import CallyardError, ResourceError, SchedulerError
@@ -13,6 +13,7 @@ from .scheduler_settings import SchedulerSettings
 from .shell_lines import lines
 
 if TYPE_CHECKING:
+    from ..resources import Resources
     from ..result_cache import Cache
     from ..schedulers.base import Scheduler
     from ..schedulers.steps import Allocation
@@ -80,6 +81,20 @@ class LiveSettings(SchedulerSettings):
             return self._open_detached(settings, cache)
         return self._open_live(settings, allocation)
 
+    def resource_check(self, settings: Settings, detached: bool) -> Callable[[Resources], object]:
+        """Return the check of a call's resources by texts alone: nothing is asked, as calls may be another computer's.
+
+        Raises:
+            CallyardError: the settings do not go together.
+        """
+        if detached:
+            return super().resource_check(settings, detached)
+        from .pilot_kind import check_for_pilots
+
+        if not self._asks_for_nodes and self._is_around():
+            return check_for_pilots(self._open_scheduler(), ())
+        return check_for_pilots(self._open_scheduler(), self._asked_kinds())
+
     # -- where this process is -------------------------------------------------------------------------
 
     def _allocation(self) -> Allocation | None:
@@ -128,6 +143,15 @@ class LiveSettings(SchedulerSettings):
             self._refuse_settings_of_jobs()
             steps = StepLaunch(self._launch_settings((), None, ()), allocation)
             return ClusterBackend(steps, settings, steps.check)
+        pilots = PilotLaunch(self._launch_settings(self._asked_kinds(), self._template_text(), self._template_keys()))
+        return ClusterBackend(pilots, settings, pilots.check)
+
+    def _asked_kinds(self) -> Sequence[AskedKind]:
+        """Return the kinds of nodes to ask for.
+
+        Raises:
+            CallyardError: none is asked for, or some settings are for jobs of single calls.
+        """
         if not self._asks_for_nodes:
             steps_of_site = self._open_scheduler().site().steps
             how = (
@@ -138,9 +162,7 @@ class LiveSettings(SchedulerSettings):
             raise CallyardError(
                 "calls_per_job is for calls that are jobs of their own; leave it out, or leave out nodes="
             )
-        kinds = asked_kinds(self.kinds, self.nodes, self.walltime, self._asked())
-        pilots = PilotLaunch(self._launch_settings(kinds, self._template_text(), self._template_keys()))
-        return ClusterBackend(pilots, settings, pilots.check)
+        return asked_kinds(self.kinds, self.nodes, self.walltime, self._asked())
 
     def _refuse_settings_of_jobs(self) -> None:
         if self.kinds:

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import count, islice
+from math import inf
 from typing import TYPE_CHECKING
 
 from ..argument_checks import check_host, place_in_backend
@@ -23,8 +24,9 @@ from ..system.machine import Machine, detect
 from ..utils.public_names import public_names
 from ..worker.current_call import current
 from .base import Backend, Settings
+from .call_logs import CallLogs
 from .live_base import LiveBackend, pack_initializer
-from .resource_mapping import GIB, described, make_plan
+from .resource_mapping import GIB, check_amounts, check_live_here, described, make_plan, with_nodes
 
 if TYPE_CHECKING:
     from ..result_cache import Cache
@@ -94,6 +96,28 @@ class Local:
             return open_local_jobs(self.capacity(), settings, cache)
         return LocalBackend(self.capacity(settings.max_workers), settings)
 
+    def resource_check(self, settings: Settings, detached: bool) -> Callable[[Resources], object]:
+        """Return the check of a call's resources by what is said here alone: the machine may be another one.
+
+        Raises:
+            CallyardError: the settings do not go together.
+        """
+        if detached:
+            from .local_jobs import job_check
+
+            return job_check(settings, self._check_said)
+        return self._check_live
+
+    def _check_live(self, resources: Resources) -> None:
+        resources = with_nodes(resources)
+        check_live_here(resources)
+        self._check_said(resources)
+
+    def _check_said(self, resources: Resources) -> None:
+        gpus = self.gpus if self.gpus is None or isinstance(self.gpus, int) else len(self.gpus)
+        cores, count, memory = (inf if said is None else said for said in (self.cores, gpus, self.memory))
+        check_amounts(resources, cores, count, memory * GIB)
+
     def capacity(self, max_workers: int | None = None) -> NodeCapacity:
         """Return the resources for all calls together; more workers than cores are possible if `cores` was not set."""
         machine = _what_there_is()
@@ -140,7 +164,9 @@ class LocalBackend(LiveBackend):
             placement = WorkerPlacement(capacity, settings.max_workers or capacity.cores, settings.max_tasks_per_child)
             return WorkerPool(placement, segments, packer, pack_initializer(settings), expecting)
 
-        super().__init__(make_pool)
+        super().__init__(make_pool, settings.recorder)
+        if settings.logs is not None:
+            self._logs = CallLogs(settings.logs)
 
     def make_plan(self, resources: Resources) -> CallPlan:
         return make_plan(resources, self.capacity)

@@ -6,13 +6,16 @@ that wait for futures, and the futures' notes about the origin of a failure.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from concurrent.futures import Executor as StandardExecutor
 from functools import partial
+from itertools import count
 from typing import Any
 
 from ..cache.messages import RunDeclined, RunOutcome, RunReport
@@ -21,6 +24,9 @@ from ..dependencies.wait import when_done
 from ..errors import CallyardError, ResourceError
 from ..futures import Future, when_ended
 from ..resources import Resources
+from ..status.call_status import CallStatus, unfinished
+from ..status.ended_calls import EndedCalls
+from ..status.executor_status import FOR_OTHER_CALLS, ExecutorStatus, RunningCall
 from ..utils import interpreter_exit
 from ..utils.threads import CapacityLimiter
 from ..worker.current_call import Again
@@ -35,9 +41,10 @@ class Pep3148Backend:
 
     def __init__(self, inner: StandardExecutor, settings: Settings) -> None:
         refuse_settings(inner, settings)
-        self._inner = inner
+        self._inner, self._recorder = inner, settings.recorder
         self._limiter = CapacityLimiter(settings.max_workers)
-        self._unfinished: set[_ForwardedCall] = set()
+        self._unfinished: dict[_ForwardedCall, int] = {}  # with the numbers of the calls
+        self._numbers, self._places, self._ended_calls = count(), settings.max_workers, EndedCalls()
         # Our own thread hands on a call made ready by the end of another call: the inner executor, while ending a
         # future, may hold locks of its own, and would wait for itself.
         self._helper = ThreadPoolExecutor(1, thread_name_prefix="callyard")
@@ -55,8 +62,8 @@ class Pep3148Backend:
         ticket: CachedCall | None = None,
     ) -> Future[Any]:
         refuse_resources(self._inner, resources)
-        future = _ForwardedCall(getattr(fn, "__name__", type(fn).__name__))
         sources = find_futures((args, kwargs))
+        future = _ForwardedCall(getattr(fn, "__name__", type(fn).__name__), type(self._inner).__name__, sources)
         start = partial(self._outside, partial(self._start, future, fn, args, dict(kwargs), ticket))
         later = partial(self._outside, partial(self._helper.submit, start))
 
@@ -70,7 +77,7 @@ class Pep3148Backend:
             future.noted = ticket.noted
         try:
             # First, before anything can start or end the call, so that `close` waits for this future.
-            self._unfinished.add(future)
+            self._unfinished[future] = next(self._numbers)
             when_ended(future, self._forget)
             if sources:
                 known = ready if ticket is None else partial(ticket.admit, partial(_known, args, kwargs), ready)
@@ -120,7 +127,7 @@ class Pep3148Backend:
         """Hand the call on, once."""
         if future.begun:
             return
-        future.begun = True
+        future.begun, future.handed_on_at = True, time.time()
         try:
             if not future.set_running_or_notify_cancel():
                 self._limiter.release(future)
@@ -129,11 +136,11 @@ class Pep3148Backend:
             order = None if ticket is None else ticket.order()
             goes_on = future.goes_on_with or (args, kwargs)
             if order is None:
-                theirs = self._inner.submit(fn, *goes_on[0], **goes_on[1])
+                theirs = self._hand_on(fn, *goes_on)
             else:
                 from ..cache.run_call import run  # here, because other calls need none of this
 
-                theirs = self._inner.submit(run, order, fn, args, kwargs, *goes_on)
+                theirs = self._hand_on(run, (order, fn, args, kwargs, *goes_on), {})
             future.theirs = theirs
             future.again()  # running or not: from now on their future knows
             theirs.add_done_callback(lambda done: self._ended(future, done))
@@ -144,6 +151,24 @@ class Pep3148Backend:
                 raise
             future.fail_with(error)
 
+    def _hand_on(self, fn: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Submit to the other executor; return its future."""
+        if self._recorder is None:
+            return self._inner.submit(fn, *args, **kwargs)
+        from ..worker.measured_run import run_measured  # here, because few executors have a recorder
+
+        return self._inner.submit(run_measured, os.getpid(), fn, args, kwargs)
+
+    def _recorded(self, future: _ForwardedCall, result: Any) -> Any:
+        """Return the result of a call that may have been measured, after telling the recorder of its run."""
+        if self._recorder is None:
+            return result
+        value, usage, host, worker, began = result
+        if not isinstance(value, RunOutcome) or isinstance(value.note, RunReport):  # otherwise it has not run
+            self._recorder.started(future, host, worker, future.attempts, time=began)
+            future.note_usage(usage)
+        return value
+
     def _ended(self, future: _ForwardedCall, theirs: Any) -> None:
         self._limiter.release(future)
         try:
@@ -151,18 +176,35 @@ class Pep3148Backend:
         except CancelledError:
             future.cancel()
             return
+        if error is not None and self._recorder is not None:
+            self._recorder.started(future, "", future.place, future.attempts, time=future.handed_on_at)
         if isinstance(error, Again):
             future.run_again(error)
         elif error is not None:
             future.fail_with(error)
         elif not future.done():
-            future.comes_to(theirs.result())
+            future.comes_to(self._recorded(future, theirs.result()))
 
     def _forget(self, future: _ForwardedCall) -> None:
-        self._unfinished.discard(future)
+        if self._unfinished.pop(future, None) is not None:
+            self._ended_calls.note_end(future)
         future.theirs = future.noted = future.declined = future.ready = None  # they refer to the future and its call
+        future.sources = ()
         if self._closed and not self._unfinished:
             self._helper.shutdown(wait=False)
+
+    def status(self, ask: bool = True) -> ExecutorStatus:  # all that can be known is known here
+        status = ExecutorStatus()
+        for future, number in list(self._unfinished.items()):
+            known = future.call_status
+            if known.state == "running":
+                status.add_running(RunningCall(number, future.name, known.host, known.worker))
+            elif known.state == "waiting":
+                status.add_waiting(future.name, FOR_OTHER_CALLS if known.awaits else known.words)
+        if self._places is not None:
+            status.capacity, status.used = {"workers": self._places}, {"workers": status.count("running")}
+        status.add_ended(self._ended_calls)
+        return status
 
     def cancel_pending(self) -> None:
         for future in list(self._unfinished):
@@ -216,12 +258,18 @@ class _ForwardedCall(Future[Any]):
     In between the call counts as running: otherwise the call might be cancelled here and still run there.
     """
 
-    __slots__ = ("begun", "declined", "goes_on_with", "noted", "ready", "theirs")
+    __slots__ = (
+        *("begun", "declined", "goes_on_with", "handed_on_at", "noted"),
+        *("place", "ready", "sources", "theirs"),
+    )
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, place: str, sources: Sequence[Any]) -> None:
         super().__init__(name)
+        self.place = place  # the class of the other executor
+        self.sources = sources  # the futures among the arguments, until the end
         self.theirs: Any = None
         self.begun = False  # handed on, or about to be
+        self.handed_on_at = 0.0  # s since 1970
         self.noted: Callable[[RunReport], object] | None = None  # set for a call with a cache
         self.declined: Callable[[RunDeclined], object] | None = None
         self.ready: Callable[[], object] | None = None  # hands the call on when there is room
@@ -251,6 +299,15 @@ class _ForwardedCall(Future[Any]):
         else:
             self.theirs, self.begun = None, False
             self.declined(result.note)
+
+    def _present_status(self) -> CallStatus | None:
+        theirs = self.theirs
+        if theirs is None and not self.begun:
+            awaits = unfinished(self.sources)
+            return CallStatus("waiting", "for one of the running calls to end (max_workers)", awaits=awaits)
+        if self.running():
+            return CallStatus("running", worker=f"in {self.place}")
+        return CallStatus("waiting", f"in the queue of {self.place}")
 
     def cancel(self) -> bool:
         theirs = self.theirs

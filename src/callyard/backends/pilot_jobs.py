@@ -42,6 +42,7 @@ from ..cluster.placement_state import NodeState
 from ..errors import CallyardError, VersionMismatch
 from ..pool.call_shape import NodeCapacity, NodeNeed
 from ..schedulers.base import JobRequest
+from ..status.call_status import in_the_queue
 from ..transport.event_loop import EventLoop
 from ..utils.command_thread import CommandThread, Steps
 from .batch.scheduler_client import SchedulerClient, SubmissionRefused
@@ -139,6 +140,12 @@ class PilotJobs:
     def count(self, kind: int) -> int:
         """Return the number of nodes of a kind with connected agents. Any thread may ask."""
         return sum(len(block.connected) for block in list(self._pilots.states[kind].blocks))
+
+    def nodes_to_come(self, kind: int) -> str:
+        coming = [block for block in list(self._pilots.states[kind].blocks) if not block.connected]
+        said = [words for block in coming if (words := _what_becomes_of(block, self._scheduler.name))]
+        refusal = self._warned.get(kind)
+        return said[0] if said else f"the scheduler refuses more of them for now: {refusal}" if refusal else ""
 
     def job_on(self, node: str) -> Block | None:
         """Return the pilot job that brought an agent to this node."""
@@ -293,6 +300,17 @@ class PilotJobs:
         for path in self._logs.values():
             for log in _with_those_of_nodes(path):
                 _remove_if_empty(log)
+
+
+def _what_becomes_of(block: Block, scheduler: str) -> str:
+    """Return in words what becomes of a job whose agents have not come yet; "" for one that is not wanted any more."""
+    if block.state == "asked":
+        return f"a pilot job is being submitted to {scheduler}"
+    if block.state == "waiting":
+        return f"pilot job {block.job} is {in_the_queue(scheduler, block.reason, block.begins)}"
+    if block.state == "starting":
+        return f"pilot job {block.job} has begun, and its agent has not come yet"
+    return f"the agent of pilot job {block.job} cannot be reached" if block.state == "lost" else ""
 
 
 def _with_those_of_nodes(log: str) -> list[str]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
+from ..errors import ResourceError
 from ..pool.call_shape import KindOffer, NodeCapacity, NodeOffer
 from ..resources import Resources
-from ..schedulers.base import JobRequest
+from ..schedulers.base import JobRequest, Scheduler
 from ..schedulers.steps import NodeGroup
 from .cluster import AgentLog, agent_command
 from .failed_nodes import FailedNodes
 from .launch_settings import LaunchSettings
 from .node_kind import AskedKind
-from .resource_mapping import memory_bytes
+from .resource_mapping import memory_bytes, plan_for_nodes, with_nodes
 from .run_directories import log_directory
 
 __all__ = ["PilotKind"]
@@ -116,10 +117,7 @@ class PilotKind:
         )
 
     def _resources(self, size: int) -> Resources:
-        whole = {"nodes": size, "ranks": size, "exclusive": True}
-        memory = {} if self._asked.memory is None else {"memory": self._asked.memory * size}
-        asked = Resources().updated({**self._asked.words, **whole, **memory})
-        return self._failed_nodes.without(asked)
+        return self._failed_nodes.without(_resources_of(self._asked, size))
 
     def _script(self, asked: Resources, command: Sequence[str], log: str, count: int) -> str:
         from ..schedulers.script import job_script, render, variables
@@ -132,6 +130,52 @@ class PilotKind:
             time=self._asked.walltime, elements=count if count > 1 else None,
         )  # fmt: skip
         return render(settings.template, {**dict.fromkeys(settings.template_keys), **known})
+
+
+def _resources_of(asked: AskedKind, size: int) -> Resources:
+    """Return the resources of a job with so many nodes of a kind."""
+    whole = {"nodes": size, "ranks": size, "exclusive": True}
+    memory = {} if asked.memory is None else {"memory": asked.memory * size}
+    return Resources().updated({**asked.words, **whole, **memory})
+
+
+def check_on_pilots(scheduler: Scheduler, resources: Resources) -> None:
+    """Raise ResourceError for resources that no call can have on nodes of pilot jobs."""
+    site = scheduler.site()
+    site.check_live(resources)
+    nodes = with_nodes(resources).nodes or 1
+    if nodes > 1 and site.steps is not None and not site.steps.reaches_jobs:
+        raise ResourceError(
+            f"nodes={nodes}: {scheduler.name} starts no ranks on the nodes of jobs from outside; submit this call "
+            f"inside {site.steps.how_to_get_one}, or with detached=True"
+        )
+
+
+def check_for_pilots(scheduler: Scheduler, kinds: Sequence[AskedKind]) -> Callable[[Resources], object]:
+    """Return the check of a call's resources by texts alone: of the nodes is known what the kinds say.
+
+    Without a kind calls run on nodes that are there already.
+
+    Raises:
+        ResourceError: a word of a kind means nothing to the scheduler.
+    """
+    for kind in kinds:
+        scheduler.site().check(_resources_of(kind, 1))
+    offers = [KindOffer(_said_of_nodes(kind), kind.words, kind.where.strip()) for kind in kinds] or [KindOffer([])]
+
+    def check(resources: Resources) -> None:
+        if kinds:
+            check_on_pilots(scheduler, resources)
+        else:
+            scheduler.site().check_live(resources)
+        plan_for_nodes(resources, offers)
+
+    return check
+
+
+def _said_of_nodes(kind: AskedKind) -> list[NodeOffer]:
+    memory = None if kind.memory is None else memory_bytes(kind.memory)
+    return [NodeOffer(None, kind.gpus, memory, kind.walltime)] * kind.most
 
 
 def _private(path: str, flags: int) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from ..errors import CallyardError
 from ..errors.suggestions import alternatives, nearest
 from ..utils.plugins import find_plugin, plugin_names
-from .base import Backend, BackendFactory, Settings
+from .base import Backend, BackendFactory, FactoryElsewhere, Settings
 
 if TYPE_CHECKING:
     from ..result_cache import Cache
@@ -27,7 +27,7 @@ __all__ = ["GROUP", "OWN", "open_backend", "open_plan", "other_resources"]
 class OnHost(Protocol):
     """A description of resources of another computer."""
 
-    def on_host(self) -> BackendFactory:
+    def on_host(self) -> FactoryElsewhere:
         """Return what is opened there: the same without a host, and with the choices that only this side can make."""
 
 
@@ -48,6 +48,8 @@ def open_backend(choice: object, settings: Settings, cache: Cache | str | os.Pat
     Raises:
         CallyardError: it is none of these, or no backend has the name.
     """
+    if settings.logs is not None:
+        _check_logs(choice, cache)
     if cache is None:
         return _open(choice, settings, None)
     from ..result_cache import Cache  # here and below, because calls without a cache need none of this
@@ -55,6 +57,23 @@ def open_backend(choice: object, settings: Settings, cache: Cache | str | os.Pat
 
     results = cache if isinstance(cache, Cache) else Cache(cache)
     return CachedBackend(_open(choice, settings, results), results, settings)
+
+
+def _check_logs(choice: object, cache: object) -> None:
+    """Raise CallyardError where `logs` cannot be kept."""
+    from .local import Local  # here, because few executors keep logs
+
+    factory = _factory(choice)
+    if cache is not None:
+        raise CallyardError(
+            "logs= is for calls without a cache, as a cache keeps output and failures already, for `callyard logs`: "
+            "leave one of them out"
+        )
+    if not isinstance(factory, Local) or factory.host is not None or factory.detached:
+        raise CallyardError(
+            "logs= keeps the output of live calls on this machine; elsewhere give cache=, which keeps output and "
+            "failures of every backend"
+        )
 
 
 def open_plan(

@@ -38,7 +38,7 @@ def make_plan(resources: Resources, capacity: NodeCapacity) -> CallPlan:
         ResourceError: a key means nothing here, or there are fewer resources.
     """
     resources = with_nodes(resources)
-    _refuse_what_means_nothing(resources.asked(), (*_FOR_SCHEDULERS, *_FOR_RANKS))
+    check_live_here(resources)
     check_capacity(resources, capacity)
     shape = shape_of(resources)
     if resources.exclusive:
@@ -110,6 +110,8 @@ def _why_not(need: NodeNeed, offers: Sequence[NodeOffer]) -> str:
             f"run_time={need.time:g} s was asked for, and the nodes are there for {_longest(offers):.0f} s; ask for "
             "less, or ask the scheduler for more (walltime=)"
         )
+    if offers and len(offers) < need.nodes:
+        return f"nodes={need.nodes} was asked for, and there are at most {counted(len(offers), 'node')}; ask for fewer"
     if offers and sum(offer.could_hold(need) for offer in offers) < need.nodes:
         return f"{_wanted(need)} were asked for, and the largest of {len(offers)} has {_largest(offers)}; ask for less"
     return ""
@@ -227,6 +229,11 @@ def _refuse_what_means_nothing(asked: dict[str, Any], for_schedulers: Iterable[s
             raise ResourceError(f"{key} is for a cache, and this executor has none; leave it out")
 
 
+def check_live_here(resources: Resources) -> None:
+    """Raise ResourceError for keys that mean nothing for live calls of one machine."""
+    _refuse_what_means_nothing(resources.asked(), (*_FOR_SCHEDULERS, *_FOR_RANKS))
+
+
 def described(capacity: NodeCapacity) -> str:
     """Return resources in words."""
     cores, gpus, memory = capacity
@@ -235,27 +242,32 @@ def described(capacity: NodeCapacity) -> str:
 
 def check_capacity(resources: Resources, capacity: NodeCapacity) -> None:
     """Raise ResourceError for a call that asks for more than there is."""
-    if (resources.nodes or 1) > 1:
-        raise ResourceError(f"nodes={resources.nodes} was asked for, and this machine is one; use nodes=1")
-    if resources.cores > capacity.cores:
-        raise ResourceError(
-            f"{_asked(resources, 'cores_per_rank')} was asked for, and this executor has "
-            f"{counted(capacity.cores, 'core')}; ask for fewer, or set Local(cores=...)"
-        )
-    if resources.gpus > len(capacity.gpus):
-        raise ResourceError(
-            f"{_asked(resources, 'gpus_per_rank')} was asked for, and this executor has "
-            f"{counted(len(capacity.gpus), 'GPU')}; ask for fewer, or set Local(gpus=...)"
-        )
-    if resources.memory is not None and resources.memory * GIB > capacity.memory:
-        raise ResourceError(
-            f"memory={resources.memory:g} GiB was asked for, and this executor has {capacity.memory / GIB:.3g} GiB; "
-            "ask for less, or set Local(memory=...)"
-        )
+    check_amounts(resources, capacity.cores, len(capacity.gpus), capacity.memory)
     if resources.ranks > 1 and (reason := why_no_mpi()) is not None:
         raise ResourceError(
             f"ranks={resources.ranks} needs MPI, and {reason}; "
             f"if one run with {resources.ranks} cores was meant, ask for cores_per_rank={resources.ranks}"
+        )
+
+
+def check_amounts(resources: Resources, cores: float, gpus: float, memory: float) -> None:
+    """Raise ResourceError for a call that asks for more than so many cores, GPUs and bytes of one machine."""
+    if (resources.nodes or 1) > 1:
+        raise ResourceError(f"nodes={resources.nodes} was asked for, and this machine is one; use nodes=1")
+    if resources.cores > cores:
+        raise ResourceError(
+            f"{_asked(resources, 'cores_per_rank')} was asked for, and this executor has "
+            f"{counted(int(cores), 'core')}; ask for fewer, or set Local(cores=...)"
+        )
+    if resources.gpus > gpus:
+        raise ResourceError(
+            f"{_asked(resources, 'gpus_per_rank')} was asked for, and this executor has "
+            f"{counted(int(gpus), 'GPU')}; ask for fewer, or set Local(gpus=...)"
+        )
+    if resources.memory is not None and resources.memory * GIB > memory:
+        raise ResourceError(
+            f"memory={resources.memory:g} GiB was asked for, and this executor has {memory / GIB:.3g} GiB; "
+            "ask for less, or set Local(memory=...)"
         )
 
 
@@ -293,15 +305,6 @@ def _signal_number(resources: Resources) -> int:
 def memory_bytes(memory: float | None) -> int:
     """Return GiB in bytes, at least one, because 0 stands for a call without a limit."""
     return 0 if memory is None else max(1, int(memory * GIB))
-
-
-def check_elsewhere(resources: Resources, detached: bool, scheduled: bool) -> None:
-    """Raise ResourceError for what means nothing on any computer; how much there is only the other one knows."""
-    resources = with_nodes(resources)
-    if detached:
-        job_options(resources)
-    else:
-        _refuse_what_means_nothing(resources.asked(), () if scheduled else (*_FOR_SCHEDULERS, *_FOR_RANKS))
 
 
 # -- as a job ------------------------------------------------------------------------------------------------

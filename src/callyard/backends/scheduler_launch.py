@@ -23,8 +23,7 @@ from .failed_nodes import FailedNodes
 from .launch_settings import LaunchSettings
 from .node_kind import AskedKind
 from .pilot_jobs import PilotJobs
-from .pilot_kind import PilotKind
-from .resource_mapping import with_nodes
+from .pilot_kind import PilotKind, check_on_pilots
 from .run_directories import live_directory
 
 __all__ = ["PilotLaunch", "StepLaunch"]
@@ -52,13 +51,7 @@ class PilotLaunch:
 
     def check(self, resources: Resources) -> None:
         """Raise ResourceError for resources that no call can have on such nodes."""
-        self._settings.scheduler.site().check_live(resources)
-        nodes = with_nodes(resources).nodes or 1
-        if nodes > 1 and not self._steps.reaches_jobs:
-            raise ResourceError(
-                f"nodes={nodes}: {self._settings.scheduler.name} starts no ranks on the nodes of jobs from outside; "
-                f"submit this call inside {self._steps.how_to_get_one}, or with detached=True"
-            )
+        check_on_pilots(self._settings.scheduler, resources)
 
     # -- as a launch -----------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
@@ -16,7 +16,10 @@ from .base import Backend, Settings
 from .shell_lines import check_texts, lines
 
 if TYPE_CHECKING:
+    from ..resources import Resources
     from ..result_cache import Cache
+    from ..schedulers.base import Scheduler
+    from .batch.writer import JobSettings
     from .ssh import SSH
 
 __all__ = ["SchedulerSettings", "check_jobs_possible"]
@@ -78,18 +81,38 @@ class SchedulerSettings:
         """Return what is opened on the other computer; a template is read here."""
         return replace(cast("Any", self), host=None, detached=detached, template=self._template_text())
 
+    def resource_check(self, settings: Settings, detached: bool) -> Callable[[Resources], object]:
+        """Return the check of a call's resources by texts alone: nothing is asked, as calls may be another computer's.
+
+        Raises:
+            CallyardError: the settings do not go together.
+        """
+        from ..schedulers.registry import open_scheduler
+        from .batch.job_check import JobCheck
+
+        check_jobs_possible(settings, None)
+        scheduler = open_scheduler(self._scheduler)
+        return JobCheck(scheduler, self._job_settings(scheduler)).check_call
+
     def _open_detached(self, settings: Settings, cache: Cache | None) -> Backend:
         from ..hosts.open_host import open_host
         from ..schedulers.registry import open_scheduler
         from .batch.backend import BatchBackend
         from .batch.scheduler_client import SchedulerClient
-        from .batch.writer import JobSettings
         from .run_directories import private_home
 
         check_jobs_possible(settings, cache)
         scheduler = open_scheduler(self._scheduler)
+        jobs = self._job_settings(scheduler)
+        directory = private_home() if cache is None else cache._directory
+        client = SchedulerClient(scheduler, open_host(scheduler.site()), self.poll[0])
+        return BatchBackend(client, directory, jobs, settings, cache is None)
+
+    def _job_settings(self, scheduler: Scheduler) -> JobSettings:
+        from .batch.writer import JobSettings
+
         site = scheduler.site()
-        jobs = JobSettings(
+        return JobSettings(
             scheduler.name,
             self._command(),
             self._asked(),
@@ -112,9 +135,6 @@ class SchedulerSettings:
             log_limit=self._log_bytes(),
             exclude_failed_nodes=getattr(self, "exclude_failed_nodes", False),
         )
-        directory = private_home() if cache is None else cache._directory
-        client = SchedulerClient(scheduler, open_host(site), self.poll[0])
-        return BatchBackend(client, directory, jobs, settings, cache is None)
 
     def _asked(self) -> dict[str, str]:
         """Return the resources of all jobs: the partition or queue, the account ..."""

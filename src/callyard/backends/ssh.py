@@ -7,12 +7,11 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ResourceError
 from ..errors.suggestions import strict_init
-from .base import Backend, BackendFactory, Settings
+from .base import Backend, FactoryElsewhere, Settings
 from .shell_lines import check_texts, lines
 
 if TYPE_CHECKING:
@@ -73,20 +72,19 @@ class SSH:
         directory = "" if self.directory is None else os.fspath(self.directory)
         return Address(command, self.destination, directory, os.fspath(self.python), lines(self.setup))
 
-    def open(self, backend: BackendFactory, settings: Settings, cache: Cache | None) -> Backend:
+    def open(self, backend: FactoryElsewhere, settings: Settings, cache: Cache | None) -> Backend:
         """Make the backend of an executor whose calls run there; `backend` is what is opened there.
 
         Raises:
-            UnpicklableCall: the initializer cannot be sent.
+            CallyardError: the settings do not go together, or (UnpicklableCall) the initializer cannot be sent.
         """
         from .gateway.backend import open_gateway
-        from .resource_mapping import check_elsewhere
 
         detached = bool(getattr(backend, "detached", False))
+        check = backend.resource_check(settings, detached)
         packed = _packed(backend, settings)
         life = "detached" if detached else "live"
         description = f"{life}, {type(backend).__name__} through {self.destination}"
-        check = partial(check_elsewhere, detached=detached, scheduled=hasattr(backend, "_scheduler"))
         return open_gateway(self._address(), packed, detached, cache, description, check)
 
 

@@ -53,6 +53,7 @@ class ClaimOwner(ProcessIdentity):
     since: float  # seconds since the epoch, by the owner's clock
     token: str  # random, of this claim alone
     job_id: str | None = None
+    arguments: str = ""  # of the call, for people
 
     def where(self) -> str:
         """Describe the process for people."""
@@ -111,14 +112,14 @@ class Claims:
         self._directory = directory
         self._path = f"{directory.path}/claims"
 
-    def take(self, key: str, name: str, *, job_id: str | None = None) -> Claim | ClaimOwner:
+    def take(self, key: str, name: str, *, job_id: str | None = None, arguments: str = "") -> Claim | ClaimOwner:
         """Claim a key for this process; return the owner if another process has the claim, or may have it.
 
         Look for the result *after* this, because the owner before may have stored one in the meantime.
         """
         self._directory.record(key)  # raises an error for an invalid key
         self._directory.subdirectory("claims")
-        attempt = _ClaimAttempt(self._directory, self._path, _new_owner(name, job_id))
+        attempt = _ClaimAttempt(self._directory, self._path, _new_owner(name, job_id, arguments))
         try:
             while True:  # each round begins anew from the files, because other processes change the chain meanwhile
                 chain = self._chain(key)
@@ -284,8 +285,9 @@ class _ClaimAttempt:
         return path
 
 
-def _new_owner(name: str, job_id: str | None) -> ClaimOwner:
-    return ClaimOwner(**vars(this_process()), name=name, since=time.time(), token=os.urandom(8).hex(), job_id=job_id)
+def _new_owner(name: str, job_id: str | None, arguments: str) -> ClaimOwner:
+    mine, token = vars(this_process()), os.urandom(8).hex()
+    return ClaimOwner(**mine, name=name, since=time.time(), token=token, job_id=job_id, arguments=arguments)
 
 
 def _names(key: str, chain: list[ClaimOwner]) -> list[str]:
@@ -320,13 +322,13 @@ def _read(path: str, before: Container[str] = ()) -> ClaimOwner | None:
 
 
 # The types of the fields of an owner.
-_TYPES: tuple[Any, ...] = (str, str, str, str, int, int, str, (int, float), str, (str, type(None)))
+_TYPES: tuple[Any, ...] = (str, str, str, str, int, int, str, (int, float), str, (str, type(None)), str)
 
 
 def _parse(content: bytes) -> ClaimOwner | None:
     """Return the owner named by a claim; None for a file not written by Callyard."""
     try:
-        found = json_loads(content)
+        found = {"arguments": "", **json_loads(content)}  # claims of earlier versions have none
         owner = ClaimOwner(**{name: found[name] for name in ClaimOwner.fields})
         typed = all(isinstance(found[name], kind) for name, kind in zip(ClaimOwner.fields, _TYPES, strict=True))
     except (ValueError, TypeError, KeyError):

@@ -2,6 +2,8 @@
 
     <cache>/3f/3f...a2.h5     a record, in one of 256 shards by the first two digits of the key
     <cache>/own/<key>.h5      a record with a key chosen by the user
+    <cache>/failed/<key>.h5   a failure, which answers no call
+    <cache>/output/<key>.log  the output of a call that runs
     <cache>/claims/           the claims of processes to keys: see `claims`
     <cache>/damaged/          damaged files, set aside
     <cache>/jobs/             calls submitted to a scheduler: see `jobs.spool`
@@ -12,16 +14,15 @@ Anything may vanish at any time, because users delete caches, so missing directo
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
 from ..errors import CacheError, UnsafeCache
 from ..system.process_identity import ProcessIdentity, is_hexadecimal, own_label
 from ..utils.lite_stdlib import Callable, Frozen, Iterator, suppress
-from .permissions import Trust, check_directory, check_file, check_within, make_directory, resolve
+from .permissions import Trust, check_file, check_within, make_directory, open_directory, resolve, resolve_cache
 
-__all__ = ["CacheDirectory", "is_key", "remove_file", "remove_tree", "sync_directory"]
+__all__ = ["CacheDirectory", "FailuresDirectory", "is_key", "remove_file", "remove_tree", "sync_directory"]
 
 _LONGEST = 200  # characters of a key chosen by the user
 _LETTERS = frozenset("0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ._-")
@@ -30,6 +31,7 @@ _SUFFIX = ".h5"
 
 # Never follow a link, and never wait for the other end, because the file may have been replaced by a pipe.
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+_NO_ATIME: int = getattr(os, "O_NOATIME", 0)
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -50,24 +52,39 @@ class CacheDirectory(Frozen):
         if trust not in (None, "group"):
             raise CacheError(f'trust is None or "group", not {trust!r}')
         checked: Trust | None = "group" if trust else None
-        real, status = _open(_expand(os.fspath(path)), checked, writable)
+        real, status = open_directory(os.fspath(path), checked, writable)
         return cls(real, checked, writable, status.st_gid if trust else None)
 
     # ------------------------------------------------------------------ records
 
     def record(self, key: str) -> str:
         """Return the path of the file of a key, present or not."""
-        return f"{self.path}/{_shard_of(key)}/{key}{_SUFFIX}"
+        return f"{self.path}/{self.shard_of(key)}/{key}{_SUFFIX}"
 
-    def open_record(self, key: str) -> int:
-        """Return a descriptor of the file of a key, for reading.
+    def shard_of(self, key: str) -> str:
+        """Return the name of the subdirectory with the file of a key; raise CacheError for what cannot be a key."""
+        if is_hexadecimal(key, 40):
+            return key[:2]
+        if is_key(key):
+            return "own"
+        raise CacheError(
+            f"{key!r} cannot be a key: use at most 200 letters, digits and any of `._-`, and no dot at the beginning"
+        )
+
+    @property
+    def failures(self) -> CacheDirectory:
+        """The failures kept in this cache: records too, but in a place of their own, because they answer no calls."""
+        return FailuresDirectory(self.path, self.trust, self.writable, self.group)
+
+    def open_record(self, key: str, *, is_use: bool = True) -> int:
+        """Return a descriptor of the file of a key, for reading. To look at it is no use: its time of use stays.
 
         Raises FileNotFoundError if there is none, and UnsafeCache if others could have written the file.
         """
-        subdirectory = _shard_of(key)
+        subdirectory = self.shard_of(key)
         path = f"{self.path}/{subdirectory}/{key}{_SUFFIX}"
         try:
-            descriptor = os.open(path, _READ)
+            descriptor = os.open(path, _READ) if is_use else _open_unnoticed(path)
         except FileNotFoundError:
             raise
         except OSError:
@@ -99,7 +116,7 @@ class CacheDirectory(Frozen):
         Others see either the whole file or the one before. With `sync` the file outlives a power failure too. `write`
         must not close the descriptor. Exceptions of `write` and of the system go to the caller.
         """
-        subdirectory = _shard_of(key)
+        subdirectory = self.shard_of(key)
         descriptor, temporary = self.temporary(subdirectory)
         try:
             try:
@@ -152,18 +169,28 @@ class CacheDirectory(Frozen):
         self._require_writable()
         return remove_file(self.record(key))
 
+    def remove_failure(self, key: str) -> bool:
+        """Remove the failure kept of a key; return False if there was none."""
+        return remove_file(f"{self.path}/failed/{key}{_SUFFIX}")
+
     def keys(self) -> Iterator[str]:
         return (key for key, _ in self.entries())
 
     def entries(self) -> Iterator[tuple[str, os.DirEntry[str]]]:
         """Yield all keys, each with its entry of `os.scandir` for size and age."""
-        for shard in _scan(self.path):
-            if shard.name != "own" and not is_hexadecimal(shard.name, 2):
-                continue
-            for entry in _scan(shard.path):
+        for shard in self._shards():
+            for entry in _scan(f"{self.path}/{shard}"):
                 key, suffix = entry.name[: -len(_SUFFIX)], entry.name[-len(_SUFFIX) :]
-                if suffix == _SUFFIX and is_key(key) and _shard_of(key) == shard.name:
+                if suffix == _SUFFIX and is_key(key) and self.shard_of(key) == shard:
                     yield key, entry
+
+    def _shards(self) -> list[str]:
+        names = (entry.name for entry in _scan(self.path))
+        return [name for name in names if name == "own" or is_hexadecimal(name, 2)]
+
+    def log(self, key: str) -> str:
+        """Return the path of the output of a call while it runs, present or not."""
+        return f"{self.path}/output/{key}.log"
 
     def left(self, subdirectory: str = "") -> Iterator[str]:
         """Yield the paths of temporary files of dead writers, in one of the directories or in all."""
@@ -226,7 +253,7 @@ class CacheDirectory(Frozen):
 
     def _make(self, path: str) -> None:
         # Check the cache itself again: after a deletion another user may have made a directory of this name.
-        _resolve(self.path, self.trust, make=True)
+        resolve_cache(self.path, self.trust, make=True)
         with suppress(FileNotFoundError):
             if not stat.S_ISDIR(os.stat(path).st_mode):
                 os.rename(path, f"{path}.{_random()}.damaged")
@@ -261,53 +288,21 @@ class CacheDirectory(Frozen):
             raise CacheError(f"the cache {self.path} is only read here: open it for writing to change it")
 
 
-def _expand(path: str) -> str:
-    if not path.startswith("~"):
-        return path
-    from ..utils.paths import expand  # here, because a job is given a path without it
+class FailuresDirectory(CacheDirectory):
+    """The failures of a cache that answer no calls, in a subdirectory of their own."""
 
-    return expand(path)
+    def shard_of(self, key: str) -> str:
+        super().shard_of(key)
+        return "failed"
 
-
-def _open(path: str, trust: Trust | None, make: bool) -> tuple[str, os.stat_result]:
-    """Return the real path of the directory of a cache, and its status; raise an error for a missing or unsafe one."""
-    if "\0" in path:
-        raise CacheError(f"the cache {path!r} has a zero in its name, which no directory can have")
-    there = os.path.isdir(path)
-    try:
-        return _resolve(path, trust, make)
-    except NotADirectoryError:
-        raise CacheError(f"the cache {path!r} is not a directory: choose another name") from None
-    except FileNotFoundError as error:
-        if not make:
-            raise CacheError(f'there is no cache {path!r}: name another directory, or let mode="use" make it') from None
-        raise _refused(path, there, error) from error
-    except OSError as error:
-        raise _refused(path, there, error) from error
+    def _shards(self) -> list[str]:
+        return ["failed"]
 
 
-def _refused(path: str, there: bool, error: OSError) -> CacheError:
-    what = "used" if there else "made"
-    return CacheError(f"the cache {path!r} cannot be {what}: {error.strerror}; choose another directory")
-
-
-def _resolve(path: str, trust: Trust | None, make: bool) -> tuple[str, os.stat_result]:
-    real = resolve(path, trust, make=make)
-    status = os.stat(real)
-    if not stat.S_ISDIR(status.st_mode):
-        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), real)
-    check_directory(real, status, trust)
-    return real, status
-
-
-def _shard_of(key: str) -> str:
-    if is_hexadecimal(key, 40):
-        return key[:2]
-    if is_key(key):
-        return "own"
-    raise CacheError(
-        f"{key!r} cannot be a key: use at most 200 letters, digits and any of `._-`, and no dot at the beginning"
-    )
+def _open_unnoticed(path: str) -> int:
+    with suppress(PermissionError):  # only the owner of a file may read it so
+        return os.open(path, _READ | _NO_ATIME)
+    return os.open(path, _READ)
 
 
 def is_key(name: str) -> bool:
@@ -370,7 +365,7 @@ def _give(descriptor: int, path: str, group: int) -> None:
         raise
 
 
-def write_all(fd: int, data: bytes, at: int) -> None:
+def write_all(fd: int, data: bytes | memoryview, at: int) -> None:
     """Write bytes at an offset of a file, all of them."""
     written = os.pwrite(fd, data, at)
     while written < len(data):  # a full disk raises an error at the next attempt

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import CacheError, RemoteTraceback
-from ..hashing.sources import unpack
+from ..events.event import Failure
+from ..events.usage import Usage
 from ..utils.quantities import duration, size
-from .directory import CacheDirectory
-from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_facts, read_head
-from .format.record_writer import WHOLE
-from .kept_files import size_of
+from .directory import CacheDirectory, FailuresDirectory
+from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_head, read_noted
+from .incoming_content import size_of
+from .messages import arguments_in
 
-__all__ = ["Entry", "noted_ingredients", "open_entry"]
+__all__ = ["Entry", "facts_of_run", "open_entry", "open_noted"]
 
 FactType = TypeVar("FactType")
+_RUN = ("host", "pid", "python", "job", "log", "usage")  # the facts of a run, not of the call
+_TOLD = ("error", "message", "traceback", "exit_code", "signal")  # the fields of a failure
 
 
 class Entry:
@@ -76,6 +79,24 @@ class Entry:
         """The path of the file, readable by any HDF5 tool."""
         return Path(self._directory.record(self.key))
 
+    @property
+    def answers(self) -> bool:
+        """True for a result; of failures only for one kept by `Cache(failures=True)`, which answers later calls."""
+        return not isinstance(self._directory, FailuresDirectory)
+
+    @property
+    def used(self) -> datetime:
+        """The last use as a result or an input, to the day, in the time zone of this machine; at first the storing.
+
+        Raises:
+            CacheError: the file is not there any more.
+        """
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            raise self._gone() from None
+        return datetime.fromtimestamp(max(status.st_atime, status.st_mtime), timezone.utc).astimezone()
+
     # -- values ----------------------------------------------------------------------------------------
 
     @property
@@ -103,11 +124,43 @@ class Entry:
         return error
 
     @property
+    def failure(self) -> Failure | None:
+        """The failure in words: class and message of the error, exit code or signal; None if the call finished.
+
+        No code of the error's class is run for this.
+        """
+        if self.state != FAILED:
+            return None
+        told = self._fact("failure", dict)
+        if told is None:  # a file from before failures were described
+            error, text = self._stored().failure()
+            return Failure(type(error).__qualname__, str(error), text)
+        return Failure(**{name: told[name] for name in _TOLD if name in told})
+
+    @property
     def traceback(self) -> str | None:
-        """The traceback of a failed call, as text; None if the call finished."""
-        return str(self._stored().failure()[1]) if self.state == FAILED else None
+        """The traceback of a failed call, as text; None if the call finished, or its process ended without one."""
+        failure = self.failure
+        return None if failure is None else failure.traceback or None
 
     # -- facts about the call --------------------------------------------------------------------------
+
+    @property
+    def arguments(self) -> str:
+        """The arguments in words, by the names of the parameters; no values are loaded."""
+        return arguments_in(self.ingredients)
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the call has used: wall and CPU time (s), peak memory (bytes) and more; None if not stored."""
+        used = self._fact("usage", dict)
+        return None if used is None else Usage.of(used)
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The calls whose results are among the arguments: the names of their functions, by their keys."""
+        noted = self._fact("inputs", dict) or {}
+        return {key: name for key, name in noted.items() if isinstance(key, str) and isinstance(name, str)}
 
     @property
     def source(self) -> str:
@@ -149,6 +202,8 @@ class Entry:
     @property
     def sources(self) -> dict[str, str]:
         """The source texts of the functions in the key, as far as stored: by labels such as "code of lab.relax"."""
+        from ..hashing.sources import unpack  # here, because it takes long to load, and few ask for this
+
         found = dict(unpack(self._fact("sources", str) or ""))
         if self.source:
             codes = [label for label in self.ingredients if label.startswith("code of ") and label not in found]
@@ -177,15 +232,18 @@ class Entry:
 
     def _read(self) -> Stored:
         try:
-            descriptor = self._directory.open_record(self.key)
+            descriptor = self._directory.open_record(self.key, is_use=False)
         except FileNotFoundError:
-            raise CacheError(
-                f"the call {self.key} of {self.function!r} is not in {self._directory.path} any more: run it again"
-            ) from None
+            raise self._gone() from None
         try:
             return read(descriptor, self._directory.record(self.key))
         finally:
             os.close(descriptor)
+
+    def _gone(self) -> CacheError:
+        return CacheError(
+            f"the call {self.key} of {self.function!r} is not in {self._directory.path} any more: run it again"
+        )
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Entry):
@@ -197,6 +255,18 @@ class Entry:
 
     def __reduce__(self) -> Any:
         return Entry, (self._directory, self._head)
+
+    def _repr_html_(self) -> str:
+        from ..display.notebook_html import card
+
+        facts = [
+            ("State", self.state),
+            ("Began", self.created.strftime("%Y-%m-%d %H:%M:%S %Z")),
+            ("Took", duration(self.seconds)),
+            ("Size", size(self.size)),
+            ("Key", self.key),
+        ]
+        return card(f"Entry of {self.function}", facts)
 
     def __repr__(self) -> str:
         when = self.created.strftime("%Y-%m-%d %H:%M:%S")
@@ -211,32 +281,49 @@ def open_entry(directory: CacheDirectory, key: str) -> Entry:
         FileNotFoundError: there is none.
         CacheError: its file cannot be read or trusted; the message gives the reason.
     """
-    descriptor = directory.open_record(key)
+    return Entry(directory, _open(directory, key, read_head))
+
+
+def open_noted(directory: CacheDirectory, key: str) -> tuple[Entry, dict[str, str]]:
+    """Return the entry of a key and its ingredients, which cost no second look at the file; raise as `open_entry`."""
+    entry, facts = _open_with_facts(directory, key)
+    return entry, _ingredients_in(facts)
+
+
+def facts_of_run(directory: CacheDirectory, key: str) -> dict[str, Any] | None:
+    """Return what is stored of the run of a call besides its values, see `RunReport.run`; None for no stored call."""
+    for place in (directory, directory.failures):
+        try:
+            entry, facts = _open_with_facts(place, key)
+        except FileNotFoundError:
+            continue
+        except (OSError, CacheError):  # damaged, for example
+            return None
+        head = entry._head
+        return {"began": head.created, "seconds": head.seconds} | {name: facts[name] for name in _RUN if name in facts}
+    return None
+
+
+def _open_with_facts(directory: CacheDirectory, key: str) -> tuple[Entry, dict[str, Any]]:
+    noted: list[dict[str, Any]] = []
+
+    def read_both(descriptor: int, path: str) -> Header:
+        head, facts = read_noted(descriptor, path)
+        noted.append(facts)
+        return head
+
+    return Entry(directory, _open(directory, key, read_both)), noted[0]
+
+
+def _open(directory: CacheDirectory, key: str, read_it: Callable[[int, str], Header]) -> Header:
+    descriptor = directory.open_record(key, is_use=False)
     try:
-        head = read_head(descriptor, directory.record(key))
+        head = read_it(descriptor, directory.record(key))
     finally:
         os.close(descriptor)
     if head.key != key:
         raise DamagedFile(f"{directory.record(key)} is damaged: it holds another call, {head.key}")
-    return Entry(directory, head)
-
-
-def noted_ingredients(entry: Entry) -> dict[str, str]:
-    """Return the ingredients of an entry; of a large file nothing else is read.
-
-    Raises CacheError if the file was removed or damaged.
-    """
-    if entry.size <= WHOLE:
-        return entry.ingredients
-    path = str(entry.path)
-    try:
-        descriptor = entry._directory.open_record(entry.key)
-    except OSError as error:
-        raise CacheError(f"{path} cannot be read: {error.strerror}") from None
-    try:
-        return _ingredients_in(read_facts(descriptor, path))
-    finally:
-        os.close(descriptor)
+    return head
 
 
 def _ingredients_in(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -9,38 +9,26 @@ their heads, so that nothing need be unpickled to know which are still needed.
 from __future__ import annotations
 
 import os
-import re
-import stat
 import time
 from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
-from typing import Any
 
 from ..errors import CacheError
 from ..hashing.digest import new_hash
 from ..hashing.files import PIECE, File, content_name, name_of_content, usable_name
-from .directory import CacheDirectory, remove_file, remove_tree, sync_directory, write_all
+from .directory import CacheDirectory, remove_file, remove_tree, sync_directory
+from .incoming_content import HalfLost, IncomingContent, is_content, received, size_of
 from .permissions import check_file
 
-__all__ = ["FOLDER", "IncomingContent", "KeptFiles", "is_content", "size_of"]
+__all__ = ["FOLDER", "KeptFiles"]
 
 FOLDER = "files"
+_HALF = ".tmp-half~"  # with which the name of the file for halves of a content begins
+_HALVES_KEPT = 7 * 24 * 3600.0  # s
 _GRACE = 3600.0  # s for which an unneeded content stays, as the entry that names it may be on its way
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
-_NAME = re.compile(r"(\d{1,19})-[0-9a-f]{64}")
-
 _whole: dict[str, tuple[int, ...]] = {}  # the states of files found whole by this process, by their paths
 _MOST = 10_000
-
-
-def is_content(name: str) -> bool:
-    """Return True if a text is the name of a content."""
-    return _NAME.fullmatch(name) is not None
-
-
-def size_of(name: str) -> int:
-    """Return the size in the name of a content (bytes)."""
-    return int(name.partition("-")[0])
 
 
 class KeptFiles:
@@ -71,6 +59,28 @@ class KeptFiles:
     def incoming(self, content: str) -> IncomingContent:
         """Return a content to be written piece by piece, which appears whole or not at all."""
         return IncomingContent(content, *self._directory.temporary(FOLDER))
+
+    def received(self, content: str) -> int:
+        """Return how many bytes have come of a content that has not come as a whole."""
+        return received(content, self._half(content))
+
+    def resumed(self, content: str, start: int) -> IncomingContent:
+        """Return a content to be written behind the first bytes that have come.
+
+        Raises:
+            HalfLost: they are not there any more.
+        """
+        if self._directory.group is None:  # which has rights that the file of a half does not give
+            self._directory.subdirectory(FOLDER)
+            try:
+                return IncomingContent.resume(content, self._half(content), start)
+            except HalfLost:
+                if start:
+                    raise
+        return self.incoming(content)
+
+    def _half(self, content: str) -> str:
+        return f"{self.path}/{_HALF}{content}"
 
     def accept(self, incoming: IncomingContent, own: str, sync: bool = False) -> bool:
         """Let a content appear under a name; return False if other bytes than the content's were written."""
@@ -203,7 +213,8 @@ class KeptFiles:
         return sorted(content for content in there - named if content in at_once or self._is_old(content, now))
 
     def remove_unneeded(self, needed: Callable[[], set[str] | None], at_once: Container[str] = ()) -> None:
-        """Remove the contents that `unneeded` returns."""
+        """Remove the contents that `unneeded` returns, and halves of others with which nobody has gone on."""
+        self.remove_halves()
         for content in self.unneeded(needed, at_once):
             self.remove(content)
 
@@ -213,6 +224,14 @@ class KeptFiles:
         except OSError:
             return False
 
+    def remove_halves(self) -> None:
+        """Remove halves of contents with which nobody has gone on for a week."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            for entry in os.scandir(self.path):
+                with suppress(OSError):
+                    if entry.name.startswith(_HALF) and entry.stat().st_mtime < time.time() - _HALVES_KEPT:
+                        os.unlink(entry.path)
+
     def remove(self, content: str) -> bool:
         """Remove a content in one step, so that no other process finds half of it; return False if it was gone."""
         gone = self._directory.temporary_name(self.path)
@@ -221,46 +240,3 @@ class KeptFiles:
         except OSError:
             return False
         return remove_tree(gone)
-
-
-class IncomingContent:
-    """A content that is being written to a temporary file, piece by piece; half of it never counts."""
-
-    def __init__(self, content: str, descriptor: int, temporary: str) -> None:
-        self.content, self.temporary = content, temporary
-        self._descriptor = descriptor
-        self._digest, self.size = new_hash(size_of(content)), 0
-        self._closed = False
-
-    def __enter__(self) -> IncomingContent:  # noqa: PYI034  (Self is new in Python 3.11)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
-
-    def write(self, piece: Any) -> None:
-        """Append some bytes.
-
-        Raises:
-            OSError: there is no room.
-        """
-        write_all(self._descriptor, piece, self.size)
-        self._digest.update(piece)
-        self.size += len(piece)
-
-    def is_whole(self) -> bool:
-        """Return True if what was written is the content."""
-        return name_of_content(self.size, self._digest) == self.content
-
-    def finish(self, sync: bool = False) -> None:
-        """Let nobody write to the file any more."""
-        os.fchmod(self._descriptor, stat.S_IMODE(os.fstat(self._descriptor).st_mode) & 0o440)
-        if sync:
-            os.fsync(self._descriptor)
-
-    def close(self) -> None:
-        """Remove what has not got another place."""
-        if not self._closed:
-            self._closed = True
-            os.close(self._descriptor)
-            remove_file(self.temporary)

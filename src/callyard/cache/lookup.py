@@ -6,13 +6,17 @@ import errno
 import logging
 import os
 import sys
+import time
 import warnings
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 from ..errors import CacheError
 from .directory import CacheDirectory
 from .format.record_file import DamagedFile, Header, Stored, read
+
+_DAY = 86400 * 10**9  # ns
 
 _log = logging.getLogger("callyard")
 
@@ -26,6 +30,10 @@ class CachedResult:
         self._stored = stored.output_alone()  # without the arguments, because there may be a hundred thousand results
         self.failed = stored.head.state == "failed"
         self.token = stored.token or None
+
+    @property
+    def key(self) -> str:
+        return self._stored.head.key
 
     @property
     def name(self) -> str:
@@ -86,6 +94,7 @@ def _open(directory: CacheDirectory, key: str, whole: bool) -> CachedResult:
         descriptor = directory.open_record(key)  # NFS: another machine has replaced the file just now
     try:
         stored = read(descriptor, path, whole)
+        _note_use(descriptor)
     finally:
         os.close(descriptor)
     if stored.head.key != key:
@@ -99,7 +108,8 @@ def check_files(directory: CacheDirectory, head: Header) -> None:
     """Raise DamagedFile unless the contents of the files that a result names are kept whole."""
     if not head.files:
         return
-    from .kept_files import KeptFiles, is_content  # here, because few results name files
+    from .incoming_content import is_content  # here, because few results name files
+    from .kept_files import KeptFiles
 
     kept = KeptFiles(directory)
     for content in head.files:
@@ -107,6 +117,14 @@ def check_files(directory: CacheDirectory, head: Header) -> None:
             raise DamagedFile(
                 f"{directory.record(head.key)} names a file of which the content {kept.path}/{content} {damage}"
             )
+
+
+def _note_use(descriptor: int) -> None:
+    """Let the file tell that it was used, to the day; by itself not every file system does that."""
+    status, now = os.fstat(descriptor), time.time_ns()
+    if status.st_atime_ns < now - _DAY:
+        with suppress(OSError):  # a write-protected cache, or another user's file
+            os.utime(descriptor, ns=(now, status.st_mtime_ns))
 
 
 def _refuse_another_case(directory: CacheDirectory, key: str, other: str) -> None:

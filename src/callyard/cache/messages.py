@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..utils.lite_stdlib import TYPE_CHECKING, Any, Frozen, Sequence
+from ..utils.lite_stdlib import TYPE_CHECKING, Any, Frozen, Mapping, Sequence
 
 if TYPE_CHECKING:
     from ..events.usage import Usage
@@ -11,6 +11,13 @@ if TYPE_CHECKING:
 
 # Module, qualified name, token at the time of the key, and the places for a quick comparison.
 Reference = tuple[str, str, bytes, "CodePlaces | None"]
+
+
+def arguments_in(ingredients: Mapping[str, str]) -> str:
+    """Return the arguments of a call in words, by the names of its parameters, from the ingredients of its key."""
+    prefix = "argument "
+    looks = ((label[len(prefix) :], look) for label, look in ingredients.items() if label.startswith(prefix))
+    return ", ".join(f"{name}={look.partition(' ')[2]}" for name, look in looks)
 
 
 class KeyInputs(Frozen):
@@ -49,6 +56,8 @@ class RunReport(Frozen):
     problem: str | None = None  # the reason why the result was not stored
     stored: bool = False
     usage: Usage | None = None  # of this run
+    # Of a run on another computer: "began" (s since 1970), "seconds", and facts as in its record there.
+    run: Mapping[str, Any] | None = None
     files: bool = False  # the stored result names files, which are kept beside it
 
 

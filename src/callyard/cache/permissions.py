@@ -20,11 +20,20 @@ import errno
 import os
 import stat
 
-from ..errors import UnsafeCache
+from ..errors import CacheError, UnsafeCache
 from ..system.acls import AclEntry, inherited_writers, named_writers
 from ..utils.lite_stdlib import Literal
 
-__all__ = ["Trust", "check_directory", "check_file", "check_within", "make_directory", "resolve"]
+__all__ = [
+    "Trust",
+    "check_directory",
+    "check_file",
+    "check_within",
+    "make_directory",
+    "open_directory",
+    "resolve",
+    "resolve_cache",
+]
 
 Trust = Literal["group"]
 
@@ -306,3 +315,43 @@ def _groups_of(uid: int) -> list[int]:
     except KeyError:
         return []
     return os.getgrouplist(user.pw_name, user.pw_gid)
+
+
+def _expand(path: str) -> str:
+    if not path.startswith("~"):
+        return path
+    from ..utils.paths import expand  # here, because a job is given a path without it
+
+    return expand(path)
+
+
+def open_directory(path: str, trust: Trust | None, make: bool) -> tuple[str, os.stat_result]:
+    """Return the real path of the directory of a cache, and its status; raise an error for a missing or unsafe one."""
+    if "\0" in path:
+        raise CacheError(f"the cache {path!r} has a zero in its name, which no directory can have")
+    path = _expand(path)
+    there = os.path.isdir(path)
+    try:
+        return resolve_cache(path, trust, make)
+    except NotADirectoryError:
+        raise CacheError(f"the cache {path!r} is not a directory: choose another name") from None
+    except FileNotFoundError as error:
+        if not make:
+            raise CacheError(f'there is no cache {path!r}: name another directory, or let mode="use" make it') from None
+        raise _refused(path, there, error) from error
+    except OSError as error:
+        raise _refused(path, there, error) from error
+
+
+def _refused(path: str, there: bool, error: OSError) -> CacheError:
+    what = "used" if there else "made"
+    return CacheError(f"the cache {path!r} cannot be {what}: {error.strerror}; choose another directory")
+
+
+def resolve_cache(path: str, trust: Trust | None, make: bool) -> tuple[str, os.stat_result]:
+    real = resolve(path, trust, make=make)
+    status = os.stat(real)
+    if not stat.S_ISDIR(status.st_mode):
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), real)
+    check_directory(real, status, trust)
+    return real, status

@@ -11,12 +11,14 @@ import sys
 import time
 
 from ..errors import CacheError, CallyardError
-from ..utils.lite_stdlib import Any, Callable, suppress
+from ..utils.lite_stdlib import Any, Callable, Mapping, suppress
 from .claims import Claim, Claims
 from .directory import CacheDirectory
-from .messages import Reference, RunDeclined, RunOutcome, RunReport, RunRequest
+from .messages import Reference, RunDeclined, RunOutcome, RunReport, RunRequest, arguments_in
 
 Arguments = Callable[[], tuple[tuple[Any, ...], dict[str, Any]]]
+RunFacts = Mapping[str, Any]  # what is known of one run: "log", "usage", "host", "pid"
+_NO_FACTS: RunFacts = {}
 
 
 def _log() -> Any:
@@ -25,33 +27,94 @@ def _log() -> Any:
     return logging.getLogger("callyard")
 
 
+_with_output: set[str] = set()  # directories that have a subdirectory for output
+
+
 class CachedRun:
     """A call that this process has claimed and runs."""
 
-    def __init__(self, request: RunRequest, directory: CacheDirectory | None, claim: Claim | None) -> None:
+    def __init__(
+        self,
+        request: RunRequest,
+        directory: CacheDirectory | None,
+        claim: Claim | None,
+        started: float | None = None,
+    ) -> None:
         self._request, self._directory, self._claim = request, directory, claim
-        self._started = time.time()
+        self._started = time.time() if started is None else started  # s since 1970
 
-    def finished(self, value: Any, seconds: float, arguments: Arguments, pickled: bytes | None = None) -> RunReport:
+    def age(self) -> float:
+        """Return the time since the begin of the run (s)."""
+        return max(0.0, time.time() - self._started)
+
+    def log(self) -> str | None:
+        """Return the path of the call's output while it runs; None where it is not kept."""
+        directory = self._directory
+        if directory is None or self._claim is None or self._request.check_only:
+            return None
+        if directory.path not in _with_output:
+            try:
+                directory.subdirectory("output")
+            except (OSError, CacheError):  # the disk is full, or write-protected
+                return None
+            _with_output.add(directory.path)
+        return directory.log(self._request.key)
+
+    def finished(
+        self,
+        value: Any,
+        seconds: float,
+        arguments: Arguments,
+        pickled: bytes | None = None,
+        facts: RunFacts = _NO_FACTS,
+    ) -> RunReport:
         """Store the result and release the claim. An error in storing is reported, and does not fail the call."""
         if self._request.check_only:
             return RunReport()
         token = result_token(self._request.key, value)
-        return self._store("finished", token, value, seconds, arguments, pickled)
+        if self._directory is None:
+            return RunReport(token)
+        try:
+            files = self._store(self._directory, "finished", token.hex(), value, seconds, arguments(), pickled, facts)
+            self._directory.remove_failure(self._request.key)
+        except Exception as error:
+            return RunReport(token, f"{type(error).__name__}: {error}")
+        finally:
+            self.release()
+        return RunReport(token, stored=True, files=files)
 
-    def failed(self, error: BaseException, text: str, seconds: float, arguments: Arguments) -> None:
-        """Store the exception, if the request says so and the function raised it, not a limit or the transport."""
-        if (
+    def failed(
+        self, error: BaseException, text: str, seconds: float, arguments: Arguments, facts: RunFacts = _NO_FACTS
+    ) -> RunReport:
+        """Store the failure and release the claim; `text` is the traceback."""
+        try:
+            return self.keep_failure(error, text, seconds, arguments, facts)
+        finally:
+            self.release()
+
+    def keep_failure(
+        self, error: BaseException, text: str, seconds: float, arguments: Arguments, facts: RunFacts = _NO_FACTS
+    ) -> RunReport:
+        """Store the failure.
+
+        It answers later calls only if the request says so, and the function raised it, not a limit or the transport.
+        All others are kept to be looked at.
+        """
+        directory = self._directory
+        if self._request.check_only or directory is None:
+            return RunReport()
+        answers = (
             self._request.failures
             and isinstance(error, Exception)
             and not isinstance(error, (CallyardError, MemoryError))
-        ):
-            problem = self._store("failed", b"", (error, text), seconds, arguments, None).problem
-            if problem is not None:
-                _log().warning(
-                    "the failure of %r was not stored in %s: %s", self._request.name, self._request.directory, problem
-                )
-        self.release()
+        )
+        try:
+            self._store_failure(directory, answers, error, text, seconds, arguments, facts)
+        except Exception as problem:
+            words = f"{type(problem).__name__}: {problem}"
+            _log().warning("the failure of %r was not stored in %s: %s", self._request.name, directory.path, words)
+            return RunReport(problem=words)
+        return RunReport(stored=True)
 
     def release(self) -> None:
         if self._claim is not None:
@@ -59,45 +122,73 @@ class CachedRun:
             with suppress(OSError):
                 self._claim.release()
 
-    def _store(
-        self, state: str, token: bytes, output: Any, seconds: float, arguments: Arguments, pickled: bytes | None
-    ) -> RunReport:
-        if self._directory is None:
-            return RunReport(token)
-        try:
-            from .format.record_writer import Record, write  # here, because most calls that fail store nothing
+    def _store_failure(
+        self,
+        directory: CacheDirectory,
+        answers: bool,
+        error: BaseException,
+        text: str,
+        seconds: float,
+        arguments: Arguments,
+        facts: RunFacts,
+    ) -> None:
+        from .failures import describe, sweep_once  # here, because most calls do not fail
 
-            request = self._request
-            args, kwargs = arguments()
-            facts = {
+        told = describe(error)
+        facts = {**facts, "failure": {**told, "traceback": text}}
+        try:
+            given = arguments()
+        except Exception:  # perhaps the reason of the failure
+            given = (), {}
+        try:
+            place = directory if answers else directory.failures
+            self._store(place, "failed", "", (error, text), seconds, given, None, facts)
+        except OSError:
+            raise
+        except Exception:  # an exception that cannot be pickled
+            words = f"the call raised {told['error']}, which cannot be pickled itself: {told['message']}"
+            self._store(directory.failures, "failed", "", (CallyardError(words), text), seconds, given, None, facts)
+        sweep_once(directory)
+
+    def _store(
+        self,
+        directory: CacheDirectory,
+        state: str,
+        token: str,
+        output: Any,
+        seconds: float,
+        arguments: tuple[tuple[Any, ...], dict[str, Any]],
+        pickled: bytes | None,
+        facts: RunFacts,
+    ) -> bool:
+        """Publish the record; return True if its result names files."""
+        from .format.record_writer import Record, write  # here, because not every process that loads this stores
+
+        request = self._request
+        args, kwargs = arguments
+        made = Record(
+            key=request.key, name=request.name, state=state, token=token, output=output, args=args, kwargs=kwargs,
+            source=request.source, pickled=pickled, created=self._started, seconds=seconds,
+            facts={
                 **request.facts,
                 **({"job": request.job_id} if request.job_id else {}),
                 "host": os.uname().nodename,
                 "pid": os.getpid(),
                 "python": sys.version.split()[0],
-            }
-            made = Record(
-                key=request.key, name=request.name, state=state, token=token.hex(), output=output, args=args,
-                kwargs=kwargs, source=request.source, pickled=pickled, facts=facts, created=self._started,
-                seconds=seconds,
-            )  # fmt: skip
-            files = _KeptFiles(request, self._directory)
-            self._directory.publish(
-                request.key, lambda fd: write(fd, made, files.keep_file), sync=request.job_id is not None
-            )
-        except Exception as error:
-            return RunReport(token, f"{type(error).__name__}: {error}")
-        finally:
-            self.release()
-        return RunReport(token, stored=True, files=files.any)
+                **facts,
+            },
+        )  # fmt: skip
+        files = _KeptFiles(request, directory, state)
+        directory.publish(request.key, lambda fd: write(fd, made, files.keep_file), sync=request.job_id is not None)
+        return files.any
 
 
 class _KeptFiles:
     """The files that one result names, kept beside it; loaded for the first of them."""
 
-    def __init__(self, request: RunRequest, directory: CacheDirectory) -> None:
+    def __init__(self, request: RunRequest, directory: CacheDirectory, state: str) -> None:
         self._directory, self._sync = directory, request.job_id is not None
-        self.keep_file = self._keep if request.keeps_files else None
+        self.keep_file = self._keep if request.keeps_files and state == "finished" else None
         self.any = False
 
     def _keep(self, file: Any) -> tuple[str, str]:
@@ -120,7 +211,8 @@ def begin(request: RunRequest, opened: CacheDirectory | None = None) -> CachedRu
     if _stored(request, directory):
         return RunDeclined("stored")
     try:
-        claim = Claims(directory).take(request.key, request.name, job_id=request.job_id)
+        arguments = arguments_in(request.facts.get("ingredients", {}))
+        claim = Claims(directory).take(request.key, request.name, job_id=request.job_id, arguments=arguments)
     except OSError as error:  # a full or write-protected disk must not fail the call
         _log().info("%r runs without a claim, as none can be made in %s: %s", request.name, directory.path, error)
         return CachedRun(request, directory, None)
@@ -144,7 +236,7 @@ def _is_failure(request: RunRequest, directory: CacheDirectory) -> bool:
     from .format.record_file import FAILED, read_head  # here, because most calls have no result yet
 
     try:
-        descriptor = directory.open_record(request.key)
+        descriptor = directory.open_record(request.key, is_use=False)
         try:
             return read_head(descriptor).state == FAILED
         finally:
@@ -186,7 +278,7 @@ def _is(wanted: Reference, request: RunRequest) -> bool:
         if is_imported(places):
             _same.add(reference)
             return True
-    from ..hashing.call_key import has_metadata, token_at  # here, because this loads much
+    from ..hashing.definition_tokens import has_metadata, token_at  # here, because this loads much
 
     try:
         same = token_at(module, name, request.code_only, with_metadata=has_metadata(token)) == token

@@ -21,6 +21,8 @@ COMMANDS = {
     "show": "one call: function, arguments, result, where and how it ran",
     "explain": "what went into the key of a call, and why it was not in the cache",
     "logs": "what a call wrote",
+    "report": "a page about a run: timeline, graph, table of calls, failures, asked against used",
+    "graph": "the calls of a run, or their functions, as a drawing or text",
     "cancel": "end calls that are jobs, or are going to be",
     "retry": "remove a failure, or the claim of a process that has died, so that the call runs again",
     "resume": "submit batches that have not reached the scheduler",

@@ -14,7 +14,17 @@ from ..result_cache import Cache
 from ..utils.paths import expand
 from . import UsageError
 
-__all__ = ["add_json", "add_place", "call_of", "open_cache", "print_json", "split", "the_job_call", "to_change"]
+__all__ = [
+    "add_json",
+    "add_place",
+    "call_of",
+    "open_cache",
+    "print_json",
+    "split",
+    "split_some",
+    "the_job_call",
+    "to_change",
+]
 
 VARIABLE = "CALLYARD_CACHE"
 
@@ -49,6 +59,18 @@ def split(options: argparse.Namespace, wanted: int) -> tuple[str, list[str]]:
             "which call? Give the beginning of its key" if len(words) < wanted else f"what is {words[-1]!r}?"
         )
     return place, words
+
+
+def split_some(options: argparse.Namespace) -> tuple[str, list[str]]:
+    """Return the directory, and any number of words after it."""
+    words: list[str] = options.words
+    if options.cache is not None:
+        return options.cache, words
+    if words and os.path.isdir(expand(words[0])):
+        return words[0], words[1:]
+    if len(words) > 1 and not os.environ.get(VARIABLE):
+        return words[0], words[1:]
+    return from_environment(), words
 
 
 def from_environment() -> str:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 from ..cache.directory import CacheDirectory
-from ..cache.inspect.find import keys_by_age
+from ..cache.inspect.find import all_keys
 from . import COMMANDS, parser_of
 from .arguments import VARIABLE
 
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
 def _keys(directory: str | None) -> list[str]:
     """Return the keys of a directory, if there is one of this name, or else of the cache in the environment."""
     place = directory if directory and os.path.isdir(directory) else os.environ.get(VARIABLE)
-    return keys_by_age(CacheDirectory.open(place, writable=False)) if place else []
+    return all_keys(CacheDirectory.open(place, writable=False)) if place else []
 
 
 def _bash() -> str:

@@ -13,8 +13,7 @@ from itertools import islice
 from typing import Any
 
 from ..cache.entry import Entry
-from ..cache.inspect.dataframe import arguments
-from ..cache.inspect.find import entries, keys_by_age
+from ..cache.inspect.find import all_keys, entries
 from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs
 from ..result_cache import Cache
 from ..utils import quantities
@@ -56,7 +55,10 @@ def run(options: argparse.Namespace) -> int:
     jobs = [*_jobs(cache, options)]
     known = {row["key"] for row in jobs}
     running = [row for row in _running(cache, options) if row["key"] not in known]
-    rows = [*_stored(cache, options), *jobs, *running]
+    # The failure of a job is a row of the job as long as its files are there, and one that is run again counts no more.
+    known |= {row["key"] for row in running if row["state"] == "running"}
+    stored = (row for row in _stored(cache, options) if row["state"] != "failed" or row["key"] not in known)
+    rows = [*stored, *jobs, *running]
     rows = rows[-options.limit :] if options.limit else rows
     if options.json:
         print_json(rows)
@@ -71,7 +73,7 @@ def _stored(cache: Cache, options: argparse.Namespace) -> list[Row]:
     """Return the newest entries, in order of storing."""
     if options.state in ("running", "gone"):
         return []
-    newest = entries(cache._directory, reversed(keys_by_age(cache._directory)))
+    newest = entries(cache._directory, reversed(all_keys(cache._directory)))
     meant = (entry for entry in newest if _is_meant(entry.function, entry.state, options))
     return [row_of(entry, options.long) for entry in islice(meant, options.limit)][::-1]
 
@@ -86,7 +88,7 @@ def rows_of_claims(cache: Cache) -> Iterator[Row]:
         state = "gone" if owner.state() == "gone" else "running"
         since = datetime.fromtimestamp(owner.since, timezone.utc)
         seconds = None if state == "gone" else _since(owner.since)  # the time of its end is unknown
-        yield _row(key, owner.name, state, since, seconds, where=owner.where())
+        yield _row(key, owner.name, state, since, seconds, where=owner.where()) | {"arguments": owner.arguments}
 
 
 def _jobs(cache: Cache, options: argparse.Namespace) -> Iterator[Row]:
@@ -103,7 +105,7 @@ def row_of_job(call: JobCallStatus) -> Row:
         began = datetime.fromtimestamp(call.began, timezone.utc)
         seconds = _since(call.began) if call.ended is None else max(0.0, call.ended - call.began)
     where = f"job {call.job}" + (f" on {call.node}" if call.node else "") if call.job else None
-    return _row(call.known_as, call.name, call.state, began, seconds, where=where)
+    return _row(call.known_as, call.name, call.state, began, seconds, where=where) | {"arguments": call.arguments}
 
 
 def _since(moment: float) -> float:
@@ -118,7 +120,7 @@ def row_of(entry: Entry, long: bool = False) -> Row:
     """Return the fields of a stored call, by their names in the JSON."""
     path = str(entry.path)
     row = _row(entry.key, entry.function, entry.state, entry.created, entry.seconds, entry.size, path)
-    return row | {"arguments": arguments(entry)} if long else row
+    return row | {"arguments": entry.arguments, "inputs": entry.inputs} if long else row
 
 
 def _row(

@@ -1,46 +1,86 @@
-"""Print the output of a call, if it was kept, and the traceback of a failed one."""
+"""Print the output of calls, and the traceback of a failed one. Of several calls, each under its name.
+
+Without a key, those of the failed calls are printed.
+"""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from typing import NamedTuple
 
-from ..cache.entry import Entry
-from ..jobs.list_job_calls import JobCallStatus
-from .arguments import add_json, add_place, call_of, open_cache, print_json, split
+from ..cache.output_log import read_log
+from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs, find_job_calls
+from ..result_cache import Cache
+from . import tables
+from .arguments import add_json, add_place, call_of, open_cache, print_json, split_some
 
 __all__ = ["configure", "run"]
 
 
+class _Log(NamedTuple):
+    key: str
+    function: str
+    state: str
+    log: str | None
+    traceback: str | None
+
+
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
-    add_json(parser, "an object")
-    add_place(parser, "KEY", ", and the beginning of the key")
+    add_json(parser, "an object, or an array of them for several calls or none")
+    add_place(parser, "[KEY ...]", ", and the beginnings of keys")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the log."""
-    directory, (beginning,) = split(options, 1)
+    """Print the logs."""
+    directory, beginnings = split_some(options)
     cache = open_cache(options, directory)
+    found = [_log_of(cache, key) for key in beginnings or _failed(cache)]
+    if options.json:
+        print_json(found[0]._asdict() if len(beginnings) == 1 else [each._asdict() for each in found])
+    elif len(beginnings) == 1:
+        _print(found[0])
+    else:
+        for each in found:
+            print(f"==> {each.function}, {tables.short(each.key)}, {each.state} <==")
+            _print(each)
+            print()
+    return 0 if any(each.log or each.traceback for each in found) else 1
+
+
+def _failed(cache: Cache) -> list[str]:
+    """Return the keys of the failed calls."""
+    jobs = [call.known_as for call in calls_of_jobs(cache._directory) if call.state == "failed"]
+    return list(dict.fromkeys([*(entry.key for entry in cache if entry.state == "failed"), *jobs]))
+
+
+def _log_of(cache: Cache, beginning: str) -> _Log:
+    running = _running(cache, beginning)
+    if running is not None:
+        return running
     call = call_of(cache, beginning)
     if isinstance(call, JobCallStatus):
-        key, log, trace = call.known_as, call.log, call.error and call.error[1]
-    else:
-        key, log, trace = call.key, call.log, call.traceback
-    if options.json:
-        print_json({"key": key, "log": log, "traceback": trace})
-        return 0 if log or trace else 1
-    if not log and not trace:
-        where = (
-            f", which is {call.state}, has printed nothing yet"
-            if _goes_on(call)
-            else " has printed nothing that was kept"
-        )
-        print(f"callyard logs: {key}{where}", file=sys.stderr)
-        return 1
-    print(*(part.rstrip("\n") for part in (log, trace) if part), sep="\n")
-    return 0
+        return _Log(call.known_as, call.name, call.state, call.log, call.error and call.error[1])
+    return _Log(call.key, call.function, call.state, call.log, call.traceback)
 
 
-def _goes_on(call: Entry | JobCallStatus) -> bool:
-    return call.state in ("unsent", "queued", "running")
+def _running(cache: Cache, beginning: str) -> _Log | None:
+    """Return the output so far of a call that a process runs; None for any other call."""
+    if find_job_calls(cache._directory, beginning):
+        return None
+    key = cache.find_key(beginning)
+    owner = cache._claims.holder(key)
+    if owner is None or cache._directory.exists(key) or (owner.state() == "gone" and key in cache):
+        return None
+    state = "gone" if owner.state() == "gone" else "running"
+    return _Log(key, owner.name, state, read_log(cache._directory.log(key)), None)
+
+
+def _print(found: _Log) -> None:
+    if found.log or found.traceback:
+        print(*(part.rstrip("\n") for part in (found.log, found.traceback) if part), sep="\n")
+        return
+    goes_on = found.state in ("unsent", "queued", "running")
+    where = f", which is {found.state}, has printed nothing yet" if goes_on else " has printed nothing that was kept"
+    print(f"callyard logs: {found.key}{where}", file=sys.stderr)

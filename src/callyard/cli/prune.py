@@ -29,17 +29,20 @@ from .tables import by_function
 
 __all__ = ["configure", "run"]
 
-_CONDITIONS = ("older_than", "larger_than", "max_size", "function", "state", "keys")
+_CONDITIONS = ("older_than", "unused_for", "larger_than", "max_size", "function", "state", "keys", "unreached")
+_OF_RESULTS = ("keys", "unused_for", "larger_than", "max_size", "unreached")  # conditions that no files of jobs meet
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("--older-than", metavar="AGE", help="begun longer ago, as 90min, 12h, 30d, 2w")
+    parser.add_argument("--unused-for", metavar="AGE", help="no answer or input for so long, to the day")
     parser.add_argument("--larger-than", metavar="SIZE", help="files larger than this, as 500kB, 1GB")
     parser.add_argument("--max-size", metavar="SIZE", help="of what meets the others, keep so much, the newest")
     parser.add_argument("--function", metavar="NAME", help="only calls of this function")
     parser.add_argument("--state", choices=["finished", "failed"], help="only these")
     parser.add_argument("--key", metavar="KEY", action="append", dest="keys", help="only this call; can be repeated")
+    parser.add_argument("--unreached", metavar="SCRIPT", help="only calls whose code has changed since in this script")
     parser.add_argument("--dry-run", action="store_true", help="only list what would be removed")
     add_yes(parser)
     add_json(parser, "an array of what was removed")
@@ -55,8 +58,10 @@ class _Found:
     damaged: list[BatchDirectory]
 
     def rows(self) -> list[Row]:
-        """Return a row for each call. Failed jobs have no entry, only a directory with their errors and logs."""
-        return [*map(row_of, self.entries), *map(row_of_job, without_result(self.batches))]
+        """Return a row for each call. Cancelled jobs have no entry, only a directory with their logs."""
+        stored = {entry.key for entry in self.entries}
+        jobs = (call for call in without_result(self.batches) if call.key not in stored)
+        return [*map(row_of, self.entries), *map(row_of_job, jobs)]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -84,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
 def _find(cache: Cache, options: argparse.Namespace, conditions: dict[str, Any]) -> _Found:
     before = None if options.older_than is None else time.time() - age(options.older_than)
     batches, damaged = list[BatchDirectory](), list[BatchDirectory]()
-    if options.state != "finished" and not (options.keys or options.larger_than or options.max_size):
+    if options.state != "finished" and not any(getattr(options, name) for name in _OF_RESULTS):
         batches = over_batches(cache._directory, before, options.function)
     if all(value is None for name, value in conditions.items() if name != "older_than"):
         damaged = over_and_damaged(cache._directory, before, jobs_are_over)
@@ -121,7 +126,7 @@ def _summary(cache: Cache, found: _Found, rows: list[Row], word: str) -> str:
 
 def _check(options: argparse.Namespace) -> None:
     """Raise an error for a wrong age or size, before the cache is opened."""
-    for name, read in (("older_than", age), ("larger_than", volume), ("max_size", volume)):
+    for name, read in (("older_than", age), ("unused_for", age), ("larger_than", volume), ("max_size", volume)):
         value = getattr(options, name)
         try:
             read(value or 0)

@@ -69,7 +69,7 @@ def _retry(cache: Cache, key: str, force: bool) -> list[str]:
     if holder is not None:
         done.append(_drop_claim(cache, key, holder, force))
     done += _forget_failure(cache, key)
-    if not done:
+    if not done and cache._directory.exists(key):
         forget = f"callyard prune {cache.path} --key {key}"
         raise CacheError(f"{key} has finished, so there is nothing to retry: `{forget}` forgets it")
     return done
@@ -77,9 +77,9 @@ def _retry(cache: Cache, key: str, force: bool) -> list[str]:
 
 def _forget_failure(cache: Cache, key: str) -> list[str]:
     entry = cache.get(key)
-    if entry is None or entry.state != "failed":
+    if entry is None or entry.state != "failed" or not entry.answers:  # then it holds no submission back
         return []
-    cache._directory.remove(key)
+    entry._directory.remove(key)
     return [f"forgot the failure of {entry.function!r}, key {key}"]
 
 

@@ -1,7 +1,7 @@
 """Show one call: its function, its arguments, its result, and where and how it ran; for a job, how far it has come.
 
-Arguments and result are loaded for this, which may run code of their classes. Those of a call that has not finished
-are not shown.
+Arguments and result are loaded for this, which may run code of their classes. Of a call that has not finished, the
+arguments are shown in words.
 """
 
 from __future__ import annotations
@@ -19,13 +19,17 @@ from ..utils import quantities
 from . import tables
 from .arguments import add_json, add_place, call_of, open_cache, print_json, split
 from .list_calls import Row, row_of, row_of_job, rows_of_claims
+from .upstream import as_tree, upstream
 
 __all__ = ["configure", "run"]
+
+_LINES = 10  # of the output, at most
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.add_argument("--source", action="store_true", help="show the text of the function too")
+    parser.add_argument("--upstream", action="store_true", help="show the calls whose results it took, and theirs")
     add_json(parser, "an object; values are as Python writes them")
     add_place(parser, "KEY", ", and the beginning of the key")
 
@@ -34,6 +38,10 @@ def run(options: argparse.Namespace) -> int:
     """Print the entry, or the state of the job."""
     directory, (beginning,) = split(options, 1)
     cache = open_cache(options, directory)
+    if options.upstream:
+        found = upstream(cache, beginning)
+        print_json([call._asdict() for call in found]) if options.json else print("\n".join(as_tree(found)))
+        return 0
     running = _running(cache, beginning)
     if running is not None:
         print_json(running) if options.json else print("\n".join(_aligned(_rows_of_running(running))))
@@ -52,7 +60,10 @@ def _running(cache: Cache, beginning: str) -> Row | None:
     if find_job_calls(cache._directory, beginning):
         return None
     key = cache.find_key(beginning)
-    return None if key in cache else next((row for row in rows_of_claims(cache) if row["key"] == key), None)
+    if cache._directory.exists(key):
+        return None
+    row = next((row for row in rows_of_claims(cache) if row["key"] == key), None)
+    return None if row is not None and row["state"] == "gone" and key in cache else row
 
 
 def _rows_of_running(row: Row) -> Iterator[tuple[str, str]]:
@@ -60,6 +71,7 @@ def _rows_of_running(row: Row) -> Iterator[tuple[str, str]]:
     yield "began", tables.when(datetime.fromisoformat(row["created"]))
     yield "took", quantities.duration(row["seconds"]) if row["seconds"] is not None else ""
     yield "where", row["where"]
+    yield "arguments", row["arguments"]
 
 
 def _as_object(entry: Entry) -> dict[str, Any]:
@@ -69,7 +81,12 @@ def _as_object(entry: Entry) -> dict[str, Any]:
         "kwargs": _loaded(lambda: {name: repr(arg) for name, arg in entry.kwargs.items()}),
         "output": None if failed else _loaded(lambda: repr(entry.output)),
         "error": _loaded(lambda: repr(entry.error)) if failed else None,
-        "traceback": _loaded(lambda: entry.traceback),
+        "failure": _failure(entry),
+        "traceback": entry.traceback,
+        "arguments": entry.arguments,
+        "inputs": entry.inputs,
+        "usage": entry.usage and vars(entry.usage),
+        "log": entry.log,
         "resources": entry.resources,
         "host": entry.host,
         "job": entry.facts.get("job"),
@@ -85,7 +102,7 @@ def _job_as_object(call: JobCallStatus) -> dict[str, Any]:
         "submitted": call.submitted,
         "job": call.job,
         "node": call.node or None,
-        "inputs": _inputs(call),
+        "inputs": [given.name for given in call.inputs],
         "resources": call.folder.batch.resources,
         "error": error and repr(error),
         "traceback": trace,
@@ -93,10 +110,9 @@ def _job_as_object(call: JobCallStatus) -> dict[str, Any]:
     }
 
 
-def _inputs(call: JobCallStatus) -> list[str]:
-    """Return the names of the calls whose results this one takes."""
-    packed = call.call_file
-    return [] if packed is None else [given.name for given in packed.inputs]
+def _failure(entry: Entry) -> dict[str, Any] | None:
+    failure = entry.failure
+    return None if failure is None else {name: told for name, told in vars(failure).items() if name != "traceback"}
 
 
 def _aligned(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
@@ -120,17 +136,23 @@ def _rows(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "state", entry.state
     yield "began", tables.when(entry.created)
     yield "took", quantities.duration(entry.seconds)
+    yield "used", _used(entry)
     yield "host", _host(entry)
     yield "job", str(entry.facts.get("job") or "")
     yield "resources", ", ".join(f"{name}={value}" for name, value in entry.resources.items())
     yield "versions", ", ".join(f"{name} {value}" for name, value in entry.versions.items())
     yield "file", f"{entry.path} ({quantities.size(entry.size)})"
-    yield "arguments", _loaded(lambda: _call(entry))
-    if entry.state == "failed":
-        yield "error", _loaded(lambda: tables.value(entry.error))
-        yield "traceback", _loaded(lambda: entry.traceback)
+    yield "arguments", _loaded(lambda: _call(entry)) or entry.arguments
+    yield "inputs", ", ".join(f"{name} {tables.short(key)}" for key, name in entry.inputs.items())
+    failure = entry.failure
+    if failure is not None:
+        yield "error", f"{failure.error}: {failure.message}"
+        yield "ended by", failure.signal or ("" if failure.exit_code is None else f"exit code {failure.exit_code}")
+        yield "traceback", failure.traceback
+        yield "runs again", "after `callyard retry`" if entry.answers else "when it is submitted again"
     else:
         yield "output", _loaded(lambda: tables.value(entry.output))
+    yield "printed", _printed(entry)
 
 
 def _rows_of_job(call: JobCallStatus) -> Iterator[tuple[str, str]]:
@@ -144,13 +166,29 @@ def _rows_of_job(call: JobCallStatus) -> Iterator[tuple[str, str]]:
     yield "job", call.job or ""
     yield "node", call.node
     yield "resources", ", ".join(f"{name}={value}" for name, value in resources.items())
-    yield "inputs", ", ".join(_inputs(call))
+    yield "arguments", call.arguments
+    yield "inputs", ", ".join(given.name for given in call.inputs)
     yield "log", call.folder.log(call.number) if call.began is not None else ""
     ended = call.error  # read from its file at each look
     if ended is not None:
         error, trace = ended
         yield "error", tables.value(error)
         yield "traceback", trace
+
+
+def _used(entry: Entry) -> str:
+    used = entry.usage
+    if used is None:
+        return ""
+    cpu = "" if used.cpu is None else f"{quantities.duration(used.cpu)} of CPU time"
+    memory = "" if used.peak_memory is None else f"{quantities.size(used.peak_memory)} of memory at most"
+    return ", ".join(filter(None, (cpu, memory)))
+
+
+def _printed(entry: Entry) -> str:
+    lines = (entry.log or "").splitlines()
+    more = [f"... {quantities.counted(len(lines) - _LINES, 'line')} before: callyard logs {tables.short(entry.key)}"]
+    return "\n".join([*(more if len(lines) > _LINES else ()), *lines[-_LINES:]])
 
 
 def _host(entry: Entry) -> str:

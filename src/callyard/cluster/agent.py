@@ -33,7 +33,7 @@ from ..transport.channel_messages import Message
 from ..transport.event_loop import EventLoop
 from ..transport.frames import Frame
 from ..transport.sent_buffers import KeptBuffers
-from .agent_replies import AgentReply
+from .agent_replies import AgentReply, StartTeller
 
 if TYPE_CHECKING:
     from ..transport.channel import Link
@@ -81,6 +81,8 @@ class Agent:
         self._runner: Any = (make_runner or WorkerPool)(
             self._placement, segments, Packer(segments), initializer, beside=self
         )
+        if welcome.get("recorded") and isinstance(self._runner, WorkerPool):
+            self._runner.record_in(StartTeller(self._sender))
         self._actions = self._frame_actions()
 
     def _frame_actions(self) -> dict[int, Callable[[int, bytes], None]]:

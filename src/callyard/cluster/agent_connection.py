@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, cast
 from .. import errors
 from ..cache.messages import RunAgain
 from ..errors import CallyardError, WorkerLost
+from ..events.recorder import Recorder
 from ..events.usage import Usage
 from ..pool.call import Call, CallPlan
 from ..pool.call_errors import StartError
@@ -61,6 +62,7 @@ class AgentConnection:
         self.rank: int | None = None  # in a call on several nodes
         self.last_activity = 0.0  # when calls were last sent there, or ended there
         self._sequence = 0
+        self._recorder: Recorder | None = None
         self._functions, self._imports = SentFunctions(), SentImports()
         self._buffers = SentBuffers(lambda: on_drop(self))
         self._workers = 0
@@ -69,12 +71,20 @@ class AgentConnection:
 
     # -- to the agent ----------------------------------------------------------------------------------
 
-    def welcome(self, workers: int | None, max_tasks: int | None, initializer: bytes | None) -> None:
-        """Tell the agent the resources to give out, and the settings of the workers."""
+    def welcome(
+        self,
+        workers: int | None,
+        max_tasks: int | None,
+        initializer: bytes | None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        """Tell the agent the resources to give out, and the settings of the workers; a recorder is told of starts."""
+        self._recorder = recorder
         head = {
             "capacity": self.node.capacity,
             "workers": workers,
             "max_tasks": max_tasks,
+            "recorded": recorder is not None,
             "surroundings": {**self._import_settings(), "argv": sys.argv, "cwd": working_directory()},
         }
         parts = [] if initializer is None else [Packed(initializer)]
@@ -245,11 +255,18 @@ class AgentConnection:
             self.ended = True
         elif kind == agent_protocol.LEAVING:
             self.leaving = True
+        elif kind == agent_protocol.STARTED:
+            self._started(json.loads(body))
+
+    def _started(self, said: dict[str, Any]) -> None:
+        call = self.in_flight.get(said["call"])
+        if call is not None and self._recorder is not None:
+            self._recorder.started(call.future, self.host, said["worker"], said["attempt"], time=said["at"])
 
 
 def _note_usage(call: Call, said: dict[str, Any]) -> None:
     if "usage" in said:
-        call.future.note_usage(Usage.of(said["usage"]))
+        call.used(Usage.of(said["usage"]))
 
 
 def _lost(said: dict[str, Any]) -> BaseException:
@@ -259,6 +276,7 @@ def _lost(said: dict[str, Any]) -> BaseException:
     error = kind(said["words"])
     if isinstance(error, WorkerLost):
         error.exitcode = said["exitcode"]
+    error._run = said["run"]
     return error
 
 

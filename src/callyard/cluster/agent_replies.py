@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import time as clock
 from typing import TYPE_CHECKING, Any, cast
 
 from ..cache.messages import RunAgain
@@ -13,7 +14,18 @@ from ..pool.call_errors import PackedError, StartError
 from ..pool.mpi_results import RankResults
 from ..serialize.packed import Packed
 from ..transport import frames
-from ..transport.agent_protocol import BACK, ERROR, LOST, NOT_STARTED, RESULT, WHOLE, FrameSender, wrap
+from ..transport.agent_protocol import (
+    BACK,
+    ERROR,
+    LOST,
+    NOT_STARTED,
+    RESULT,
+    STARTED,
+    WHOLE,
+    FrameSender,
+    json_frame,
+    wrap,
+)
 
 if TYPE_CHECKING:
     from ..pool.call import Call, CallDurations
@@ -33,6 +45,11 @@ class AgentReply:
         self._ended = False
         self._usage: Usage | None = None
         self.attempts = 0  # set once the call was run again here
+
+    @property
+    def sequence(self) -> int:
+        """The driver's number of the call."""
+        return self._sequence
 
     # -- for the worker pool ---------------------------------------------------------------------------
 
@@ -80,7 +97,8 @@ class AgentReply:
 
     def fail_with(self, error: BaseException) -> None:
         exitcode = getattr(error, "exitcode", None)
-        said = {"kind": type(error).__name__, "words": str(error), "exitcode": exitcode}
+        run = getattr(error, "_run", None)
+        said = {"kind": type(error).__name__, "words": str(error), "exitcode": exitcode, "run": run}
         if self._usage is not None:
             said["usage"] = self._usage.known()
         self._say(LOST, 0, json.dumps(said).encode())
@@ -108,3 +126,29 @@ class AgentReply:
             self._ended = True
             microseconds = min(int(self._pace.seconds * 1e6), _MOST)
             self._sender.add(frames.encode(kind, self._sequence, microseconds, flags, body), bulk)
+
+
+class StartTeller:
+    """Tells the driver of the starts of calls, in the place of a recorder."""
+
+    def __init__(self, sender: FrameSender) -> None:
+        self._sender = sender
+
+    def started(
+        self,
+        future: object,
+        host: str,
+        worker: str = "",
+        attempt: int = 1,
+        job_id: str | None = None,
+        time: float | None = None,
+    ) -> None:
+        sequence = cast(AgentReply, future).sequence
+        said = {"call": sequence, "worker": worker, "attempt": attempt, "at": clock.time() if time is None else time}
+        self._sender.add(json_frame(STARTED, said))
+
+    def waiting(self, future: object, reason: str = "", job_id: str | None = None) -> None:
+        """Do nothing: a call that waits on this node again starts again soon."""
+
+    def stands_for(self, inner: object, future: object) -> None:
+        """Do nothing: no call here is shared."""

@@ -48,6 +48,7 @@ class Block:
     missed: int = 0  # questions in a row that the scheduler answered without the job
     kind: int = 0  # the number of the kind of its nodes
     reason: str = ""  # the scheduler's reason for the wait, at the last question
+    begins: float | None = None  # the time of the start that the scheduler expected then (s since 1970)
 
     def goes(self, state: str, now: float) -> None:
         self.state, self.since = state, now

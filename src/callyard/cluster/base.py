@@ -111,6 +111,10 @@ class AgentStarter(Protocol):
             where: the driver's addresses, for people.
         """
 
+    @property
+    def nodes_to_come(self) -> Callable[[int], str]:
+        """For any thread: returns in words what becomes of nodes of a kind that are not there yet; "" if none comes."""
+
     def close(self, loop: EventLoop, grace: float) -> None:
         """End the commands and jobs of agents, after `grace` seconds to end by themselves."""
 

@@ -15,6 +15,7 @@ from functools import partial
 from typing import NamedTuple, cast
 
 from ..errors import VersionMismatch, WorkerLost
+from ..events.recorder import Recorder
 from ..pool.call import Call
 from ..pool.call_shape import NodeNeed
 from ..transport import agent_protocol
@@ -74,6 +75,7 @@ class Agents:
         self._starter_looks_at: float | None = None  # the time of the next look, if no event comes before
         self._mpi_calls = MpiCalls(launch, placement, self._transmit, self.ends, self.lost)
         self._last_look = 0.0
+        self.recorder: Recorder | None = None  # is told where calls begin
 
     # -- to the agents ---------------------------------------------------------------------------------
 
@@ -94,6 +96,9 @@ class Agents:
             agent.release_idle_workers()
             self._to_flush[agent] = None
         self._mpi_calls.start(loop, start, self._channel.contact, self._initializer)
+        if self.recorder is not None:
+            call = cast(Call, start.call)
+            self.recorder.started(call.future, start.nodes[0].name, f"{len(start.nodes)} nodes", call.attempt)
 
     def signal(self, signum: int) -> None:
         """End all workers by this signal."""
@@ -101,6 +106,10 @@ class Agents:
         for agent in self._by_peer.values():
             agent.signal(signum)
             self._to_flush[agent] = None
+
+    def nodes_to_come(self, kind: int) -> str:
+        """Return in words what becomes of nodes that are not there yet; "" if none is going to come."""
+        return self._starter.nodes_to_come(kind)
 
     def forget_buffers(self) -> None:
         """Let agents forget the buffers of calls that have ended, which take memory on their nodes."""
@@ -225,7 +234,7 @@ class Agents:
             return node
         agent = AgentConnection(peer, node, hello, self._note_dropped)
         self._by_peer[peer] = self._by_node[node.number] = self._by_name[hello.key] = agent
-        agent.welcome(self._max_workers and 1, self._max_tasks, self._initializer)
+        agent.welcome(self._max_workers and 1, self._max_tasks, self._initializer, self.recorder)
         self._transmit(agent)  # a message of its own: the agent waits for this
         return None
 

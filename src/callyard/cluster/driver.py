@@ -15,18 +15,22 @@ import logging
 import signal
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
 from ..errors import NodeFailure, WorkerLost
-from ..futures import Lazy, ends_futures
+from ..events.recorder import Recorder
+from ..futures import Future, Lazy, ends_futures
 from ..pool.call import Call, refuse
 from ..pool.threaded_runner import ThreadedRunner
 from ..pool.worker_events import finish
 from ..serialize.shared_memory import SegmentPool
+from ..status.call_status import CallStatus
+from ..status.executor_status import ExecutorStatus
 from ..transport.event_loop import EventLoop
+from . import cluster_status
 from .agent_connection import CallEnd
 from .base import Launch
 from .connected_agents import Agents
@@ -90,6 +94,16 @@ class ClusterDriver(ThreadedRunner):
         """Start the thread and the agents now, because a call is going to come."""
         self._tell(self._prepare)
 
+    def record_in(self, recorder: Recorder) -> None:
+        super().record_in(recorder)
+        self._agents.recorder = recorder
+
+    def _wait_again(self, calls: Iterable[Call], reason: str = "") -> None:
+        for call in calls:
+            call.future.again()
+            if self.recorder is not None:
+                self.recorder.waiting(call.future, reason)
+
     def close(self) -> None:
         self._closing = True
         self._io.wake()
@@ -99,6 +113,15 @@ class ClusterDriver(ThreadedRunner):
         self._closing = True
         if self._io.started:
             self._tell(partial(self._kill, signum))
+
+    def placed(self, future: Future[Any]) -> CallStatus | None:
+        return cluster_status.placed(self._placement, self._inbox, self._agents.nodes_to_come, future)
+
+    def add_status(self, status: ExecutorStatus) -> None:
+        cluster_status.add_status(self._placement, self._inbox, self._agents.nodes_to_come, status)
+
+    def placed_calls(self) -> list[Call]:
+        return cluster_status.placed_calls(self._placement, self._inbox)
 
     def _tell(self, event: Any) -> None:
         """Hand an event to the I/O thread.
@@ -203,7 +226,7 @@ class ClusterDriver(ThreadedRunner):
     def _run_again(self, call: Call, arguments: Lazy) -> None:
         """Put a call that has raised `Again` behind all others, unless the driver is being killed."""
         call.run_again(arguments)
-        call.future.again()
+        self._wait_again([call], "for its next run, because it has raised Again")
         if self._killed_at is None:
             self._inbox.append(call)
         else:
@@ -238,8 +261,8 @@ class ClusterDriver(ThreadedRunner):
             self._lost(*lost)
         self._agents.lost.clear()
         back, self._agents.returned = self._agents.returned, []
+        self._wait_again(back)
         for call in back:
-            call.future.again()
             if self._killed_at is not None:
                 call.future.cancel()
         if self._killed_at is None:

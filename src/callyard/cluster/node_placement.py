@@ -109,6 +109,8 @@ class NodePlacement:
         """Note that these calls have left the node: by their ends, or withdrawn."""
         for call in calls:
             short = node.in_flight.pop(call)
+            if not short:
+                node.since.pop(call, None)
             need = call.need
             group = node.groups[need]
             group.calls -= 1
@@ -167,6 +169,11 @@ class NodePlacement:
     @property
     def busy(self) -> bool:
         return self._active > 0
+
+    @property
+    def active(self) -> int:
+        """The number of calls that run at once, those sent ahead not counted."""
+        return self._active
 
     def room(self, kind: int) -> int | None:
         """Return the number of further calls of a kind that may run at once; None for any number.
@@ -283,7 +290,7 @@ class NodePlacement:
             if call.begin():  # False for a call that has just been cancelled
                 self._take_slot(node, queue.need)
                 calls.append(call)
-                record(node, call)
+                record(node, call, self._now)
             if not queue.calls or queue.calls[0].order > until or not node.holds(queue.need, self._now):
                 break
         self._rotate(node)
@@ -308,7 +315,7 @@ class NodePlacement:
             for node in nodes:
                 self._take_slot(node, queue.need)
                 self._rotate(node)
-                record(node, call)
+                record(node, call, self._now)
             self._count(queue.need, 1 - count)  # the nodes have one call together
             queue.passed = 0
             self._release_reserved(queue)
@@ -340,7 +347,7 @@ class NodePlacement:
                     call = queue.calls.popleft()
                     if call.begin():
                         calls.append(call)
-                        record(node, call)
+                        record(node, call, self._now)
                 return self._sent(node, queue, calls, todo)
         return 0
 

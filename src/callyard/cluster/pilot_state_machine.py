@@ -300,7 +300,7 @@ class PilotState:
 
     def _judge_waiting(self, block: Block, status: Status, now: float) -> list[Action]:
         """Give up a job that would wait for ever, after two such answers in a row, because the reason may pass."""
-        before, block.reason = block.reason, status.reason
+        before, block.reason, block.begins = block.reason, status.reason, status.begins
         if not status.hopeless or before != status.reason:
             return []
         self._mistake = f"job {block.job} can never run: it {status.sentence} ({status.reason})"

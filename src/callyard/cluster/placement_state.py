@@ -34,7 +34,7 @@ class NodeState:
 
     __slots__ = (
         *("block", "capacity", "cores", "in_flight", "gpus", "groups", "kind", "leaving"),
-        *("memory", "name", "number", "proven", "until", "withdrawing"),
+        *("memory", "name", "number", "proven", "since", "until", "withdrawing"),
     )
 
     def __init__(self, number: int, name: str, capacity: NodeCapacity, block: Hashable = None, kind: int = 0) -> None:
@@ -45,6 +45,7 @@ class NodeState:
         self.cores, self.gpus, self.memory = capacity.cores, len(capacity.gpus), capacity.memory  # not given out
         self.groups: dict[NodeNeed, CallGroup] = {}
         self.in_flight: dict[NodeCall, bool] = {}  # True for calls known to be short when sent
+        self.since: dict[NodeCall, float] = {}  # of the other ones, the time of the sending
         self.proven: set[NodeNeed] = set()  # needs of ended calls: the node has workers for them
         self.withdrawing = False  # calls that have not begun there are being taken back
         self.leaving = False  # the node gets no more calls
@@ -134,10 +135,12 @@ def together(nodes: Iterable[NodeState], count: int) -> list[NodeState] | None:
     return None
 
 
-def record(node: NodeState, call: NodeCall) -> None:
+def record(node: NodeState, call: NodeCall, now: float = 0.0) -> None:
     """Note that the call is on the node from now on."""
     group = node.groups[call.need]
     short = node.in_flight[call] = not is_long(call)
+    if not short:
+        node.since[call] = now
     group.calls += 1
     group.long += not short
 

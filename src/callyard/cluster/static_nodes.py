@@ -18,6 +18,8 @@ from .hello import Hello
 from .node_placement import NodePlacement
 from .placement_state import NodeState
 
+_MOST_NAMED = 4  # nodes in a sentence
+
 
 class Nodes(Protocol):
     """The nodes, and the command that starts agents there.
@@ -67,6 +69,13 @@ class StaticNodes:
     @property
     def complete(self) -> bool:
         return not self._starts.missing()
+
+    def nodes_to_come(self, kind: int) -> str:
+        missing = self._starts.missing()
+        if not missing:
+            return ""
+        some = ", ".join(missing[:_MOST_NAMED]) + (", ..." if len(missing) > _MOST_NAMED else "")
+        return f"no agent has come from {some} yet"
 
     def look_after(self, loop: EventLoop, contact: Callable[[], str], now: float, wanted: bool) -> StarterTurn:
         if not self._timed and (left := self._nodes.ends_in()) is not None:

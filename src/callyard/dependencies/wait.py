@@ -16,6 +16,7 @@ from itertools import count
 from typing import Any
 
 from ..futures import Future, Lazy, when_ended
+from ..status.call_status import name_of
 
 _thread = threading.local()
 _PATH_LENGTH = 12  # the most names shown of the path from a failed call to a call that could not run
@@ -78,13 +79,6 @@ def _settle_all(queue: deque[tuple[_Waiting, Any]], again: bool) -> None:
             again = False
     finally:
         _thread.queue = None
-
-
-def name_of(future: Any) -> str:
-    """Return a name for `future` in messages: the name of its function, or of its library."""
-    if isinstance(future, Future):
-        return future.name
-    return f"a future of {type(future).__module__.partition('.')[0]}"
 
 
 def failure_of(future: Any) -> Lazy | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from _pickle import PicklingError  # not from `pickle`, which takes a job too long to import
 
+from ..utils.lite_stdlib import Any
+
 __all__ = [
     "CacheError",
     "CallyardError",
@@ -30,6 +32,9 @@ class CallyardError(Exception):
         ...     print(error)
         backend='slrm' is not a backend that this version knows: did you mean 'slurm'?
     """
+
+    # What is known of the run of a call that has not told anything itself: "host", "pid", "began" (s since 1970).
+    _run: dict[str, Any] | None = None
 
 
 class ResourceError(CallyardError, ValueError):

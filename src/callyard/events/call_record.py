@@ -12,21 +12,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from .event import Ended, Event, Failure, RunBegan, RunEnded, Started, Submitted, Usage, Waiting, from_line
+from .event import Ended, Event, Failure, RunBegan, RunEnded, Started, Submitted, Usage, Waiting, from_line_of_run
 
 __all__ = ["CallRecord", "CallState", "RunRecord"]
 
-CallState = Literal["waiting", "running", "finished", "failed", "cancelled", "cached"]
+CallState = Literal["planned", "waiting", "running", "finished", "failed", "cancelled", "cached"]
 
 
-@dataclass
+@dataclass(slots=True)
 class CallRecord:
     """A call, as far as its events tell.
 
     Attributes:
         number: the place in the order of submission, from 0.
         name: the name of the called function.
-        state: "waiting" until the function begins; "cached" for a result that was in the cache.
+        state: "waiting" until the function begins; "cached" for a result that was in the cache; "planned" for a call of
+            a dry run that would be computed.
         reason: of a waiting call: words that go on from "waits", as "for 2 GPUs".
         line: the place of the submission, as "study.py:12".
         asked: the resources asked for, by name.
@@ -63,7 +64,7 @@ class CallRecord:
 
     @property
     def is_over(self) -> bool:
-        return self.state not in ("waiting", "running")
+        return self.state not in ("planned", "waiting", "running")
 
     def apply(self, event: Waiting | Started | Ended) -> None:
         """Take in what has happened; after the end, nothing does."""
@@ -123,23 +124,23 @@ class RunRecord:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> list[RunRecord]:
-        """Return the runs in a file of events, in their order; a last line that is incomplete is left out.
+        """Return the runs in a file of events, in the order of their begins; an incomplete last line is left out.
 
         Raises:
             OSError: the file cannot be read.
             ValueError: it is no file of events; the message names file and line.
         """
-        runs: list[RunRecord] = []
+        runs: dict[str, RunRecord] = {}
+        last = ""  # for lines that do not name their run
         with open(path, encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
                 if not line.endswith("\n"):
                     break
                 try:
-                    event = from_line(line)
+                    run, event = from_line_of_run(line)
                 except ValueError as error:
                     raise ValueError(f"{os.fspath(path)}, line {number}: {error}") from None
-                if isinstance(event, RunBegan) or not runs:
-                    runs.append(cls())
+                last = run or last
                 if event is not None:
-                    runs[-1].apply(event)
-        return runs
+                    runs.setdefault(last, cls()).apply(event)
+        return list(runs.values())

@@ -4,7 +4,8 @@
                               (again, if a worker is lost)
 
 An executor has one run, from its first call to its end. Calls have numbers within the run, from 0 in the order of
-submission. A line is an object with the name of the class under "event", and the fields that have a value.
+submission. A line is an object with the name of the class under "event", the name of the run under "run", and the
+fields that have a value: so the runs of several executors may share a file.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .usage import Usage
 
 __all__ = [
     "Ended", "Event", "Failure", "Outcome", "RunBegan", "RunEnded", "Started", "Submitted", "Usage", "Waiting",
-    "from_line", "to_line",
+    "from_line", "from_line_of_run", "to_line",
 ]  # fmt: skip
 
 Outcome = Literal["finished", "failed", "cancelled", "cached"]
@@ -160,9 +161,12 @@ _CLASSES: dict[str, type[Event]] = {
 _NAMES = {cls: name for name, cls in _CLASSES.items()}
 
 
-def to_line(event: Event) -> str:
-    """Return the event as a line of JSON, without the end of the line."""
-    return json.dumps({"event": _NAMES[type(event)], **_filled(event)}, default=str)
+def to_line(event: Event, run: str = "") -> str:
+    """Return the event of a run as a line of JSON, without the end of the line."""
+    named = {"event": _NAMES[type(event)]}
+    if run:
+        named["run"] = run
+    return json.dumps({**named, **_filled(event)}, default=str)
 
 
 def from_line(line: str) -> Event | None:
@@ -171,10 +175,15 @@ def from_line(line: str) -> Event | None:
     Raises:
         ValueError: this is no line of events.
     """
+    return from_line_of_run(line)[1]
+
+
+def from_line_of_run(line: str) -> tuple[str, Event | None]:
+    """Return the name of the run ("" if the line does not tell) and the event of a line, as `from_line` does."""
     try:
         values = json.loads(line)
-        cls = _CLASSES.get(values.pop("event"))
-        return None if cls is None else cast("Event", _read(cls, values))
+        cls, run = _CLASSES.get(values.pop("event")), values.get("run", "")
+        return str(run), None if cls is None else cast("Event", _read(cls, values))
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"no line of events: {line[:80]!r}") from error
 

@@ -8,6 +8,7 @@ from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
+from ..status.call_status import CallStatus, unfinished
 from .future import Future
 from .lazy import DerivedResult
 from .waiting import when_ended
@@ -124,6 +125,11 @@ def part_of(whole: Any, key: Any, length: int | None) -> Any:
     return whole[key]
 
 
+def origins_of(source: object) -> tuple[tuple[str, str], ...]:
+    """Return what `Future.origins` does; nothing for a future of another library."""
+    return source.origins() if isinstance(source, Future) else ()
+
+
 class ItemFuture(Future[Any]):
     """The future of a part of another future's result.
 
@@ -132,17 +138,24 @@ class ItemFuture(Future[Any]):
         key_and_length: the key of the part, and the expected length of the whole (None for `item`).
     """
 
-    __slots__ = ("_identity", "key_and_length", "source")
+    __slots__ = ("_identity", "_origins", "key_and_length", "source")
 
     def __init__(self, source: StandardFuture[Any], key: Any, length: int | None) -> None:
         super().__init__(f"{getattr(source, 'name', 'future')}[{key!r}]")
         self.source: StandardFuture[Any] | None = source
         self.key_and_length = key, length
         self._identity = ""
+        self._origins: tuple[tuple[str, str], ...] = ()  # once the source is let go of
+
+    def origins(self) -> tuple[tuple[str, str], ...]:
+        return self._origins or origins_of(self.source)
 
     def ends_here(self) -> bool:
         source = self.source
         return isinstance(source, Future) and source.ends_here()
+
+    def _present_status(self) -> CallStatus | None:
+        return None if self.source is None else CallStatus("waiting", awaits=(self.source,))
 
     @property
     def identity(self) -> str:
@@ -153,7 +166,7 @@ class ItemFuture(Future[Any]):
 
     def ended(self, source: StandardFuture[Any]) -> None:
         """End as `source` has ended."""
-        self._identity, self.source = self.identity, None
+        self._identity, self._origins, self.source = self.identity, origins_of(source), None
         if not _end_alike(source, self):
             self.finish(_Item(source, *self.key_and_length))
 
@@ -202,7 +215,7 @@ def _end_alike(source: StandardFuture[Any], target: Future[Any]) -> bool:
 
 def _batches(sources: list[StandardFuture[T]], n: int) -> list[Future[tuple[T, ...]]]:
     sizes = [min(n, len(sources) - first) for first in range(0, len(sources), n)]
-    batches: list[Future[tuple[T, ...]]] = [_BatchFuture(sources) for _ in sizes]
+    batches: list[_BatchFuture[T]] = [_BatchFuture(sources) for _ in sizes]
     arrived: list[dict[int, StandardFuture[T]]] = [{} for _ in sizes]  # for each batch, by the number of the source
     places: dict[int, int] = {}  # number of the source -> its place in the order of ends
     free = count()
@@ -216,24 +229,35 @@ def _batches(sources: list[StandardFuture[T]], n: int) -> list[Future[tuple[T, .
         batch, members = batches[place], arrived[place]
         members[number] = source
         if not _end_alike(source, batch) and len(members) == sizes[place] and not batch.done():
+            batch.take_origins(members.values())
             batch.finish(_TupleResult(list(members.values())))
 
     for number, source in enumerate(sources):
         when_ended(source, partial(ended, number))
-    return batches
+    return list(batches)
 
 
 class _BatchFuture(Future[tuple[T, ...]]):
     """The future of a tuple of results: of the first `n` sources to end, the next `n`, and so on."""
 
-    __slots__ = ("_sources",)
+    __slots__ = ("_origins", "_sources")
 
     def __init__(self, sources: Sequence[StandardFuture[T]]) -> None:
         super().__init__("batched")
         self._sources = sources
+        self._origins: tuple[tuple[str, str], ...] = ()
+
+    def origins(self) -> tuple[tuple[str, str], ...]:
+        return self._origins
+
+    def take_origins(self, members: Iterable[StandardFuture[T]]) -> None:
+        self._origins = tuple(origin for member in members for origin in origins_of(member))
 
     def ends_here(self) -> bool:
         return all(source.done() or (isinstance(source, Future) and source.ends_here()) for source in self._sources)
+
+    def _present_status(self) -> CallStatus | None:
+        return CallStatus("waiting", awaits=unfinished(self._sources))
 
     def _end(self, *end: Any) -> bool:
         self._sources = ()  # before any callback learns of the end, so that the batch keeps no other results alive

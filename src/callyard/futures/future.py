@@ -9,6 +9,7 @@ Users see the standard library's future. Two things differ inside, because a pro
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, InvalidStateError
 from concurrent.futures import Future as StandardFuture
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import UnreadableCall
 from ..events.usage import Usage
+from ..status.call_status import PENDING_STATUS, CallStatus, ended_status, sentence
 from ..utils.locks import let_go, under
 from ..utils.public_names import public_names
 from . import unasked
@@ -27,6 +29,8 @@ from .waiting import endless_wait, futures_lock, log_broken_callback
 
 T = TypeVar("T")
 
+_log = logging.getLogger("callyard")
+_LOOKS = 3  # at a call that other threads move meanwhile
 _PUBLIC_STATES = {
     PENDING: "pending",
     RUNNING: "running",
@@ -37,7 +41,7 @@ _PUBLIC_STATES = {
 _STILL_PACKED: BaseException = Exception("this error is still packed")  # in the place of an error not yet opened
 
 # The names in `dir()`, without the methods and attributes for the rest of this package.
-_OURS = {"attempts", "cached", "job_id", "key", "name"}
+_OURS = {"attempts", "cached", "explain", "job_id", "key", "name"}
 _PUBLIC = {name for name in dir(StandardFuture) if not name.startswith("_")} | _OURS
 
 
@@ -82,6 +86,11 @@ class Future(FutureState[T]):
         """The scheduler's id of the job that runs this call; None where no scheduler does."""
         return None
 
+    def origins(self) -> tuple[tuple[str, str], ...]:
+        """Return key and function of each stored call of which this is the result, or a part of it."""
+        key = self.key
+        return () if key is None else ((key, self.name),)
+
     @property
     def usage(self) -> Usage | None:
         """What the last run of the call has used; None if that was not measured. For the rest of this package."""
@@ -91,7 +100,51 @@ class Future(FutureState[T]):
         """Note what the call has used, before its end."""
         self._usage = usage
 
+    def explain(self) -> str:
+        """Return in a sentence what the call waits for, or where it runs, or how it has ended.
+
+        The call is the subject: "waits for `relax` (running for 12 s on c3)", "waits for 2 GPUs; 3 calls are before
+        it", "runs on c3 for 12 s (worker 4711)", "has ended: returned float". Any thread may ask at any moment, and
+        nothing is raised. On another computer the question takes a round trip, a second at most.
+
+        Examples:
+            >>> future = executor.submit(pow, 2, 10)
+            >>> future.result()
+            1024
+            >>> future.explain()
+            'has ended: returned int'
+        """
+        return sentence(self.call_status)
+
     # -- for executors ---------------------------------------------------------------------------------
+
+    @property
+    def call_status(self) -> CallStatus:
+        """The status of the call at this moment."""
+        for _ in range(_LOOKS):
+            if self._state in ENDED:
+                return self._ended_status()
+            try:
+                status = self._present_status()
+            except Exception:  # another thread has changed what was being read
+                _log.debug("the status of %r could not be read", self.name, exc_info=True)
+                status = None
+            if status is not None:
+                return status
+        return CallStatus("running") if self.running() else PENDING_STATUS
+
+    def _ended_status(self) -> CallStatus:
+        if self.cancelled():
+            return ended_status("cancelled")
+        if self._exception is _STILL_PACKED:
+            self._open()
+        if self._exception is not None:
+            return ended_status("failed", error=self._exception)
+        if self.cached:
+            return ended_status("cached")
+        if self._packed is not None:  # not opened for this, as it may be large, and opening runs the user's code
+            return CallStatus("finished", "returned a result, which nobody has opened yet")
+        return ended_status("finished", self._result)
 
     def set_running_or_notify_cancel(self) -> bool:
         """Mark the call as running; return False if the call was cancelled. Only executors and tests call this.
@@ -143,16 +196,20 @@ class Future(FutureState[T]):
 
     def fail(self, packed: Lazy) -> bool:
         """End with a packed error, to be opened on demand; return False if the future had ended."""
-        is_new = self._note(packed)
-        return self._end(FINISHED, packed, None, _STILL_PACKED) or self._had_ended(is_new)
+        is_new, accounts = self._note(packed), self._accounts()
+        if self._end(FINISHED, packed, None, _STILL_PACKED):
+            return accounts is None or accounts.note_failure(self.name, packed)
+        return self._had_ended(is_new)
 
     def pass_again_on(self, arguments: Lazy) -> None:
         raise NotImplementedError
 
     def fail_with(self, error: BaseException) -> bool:
         """End with an error of this process; return False if the future had ended."""
-        is_new = self._note(error)
-        return self._end(FINISHED, None, None, error) or self._had_ended(is_new)
+        is_new, accounts = self._note(error), self._accounts()
+        if self._end(FINISHED, None, None, error):
+            return accounts is None or accounts.note_failure(self.name, error)
+        return self._had_ended(is_new)
 
     def _note(self, failure: Lazy | BaseException) -> bool:
         """Note a failure before the end, as a waiting thread asks at once; return False if it was noted before."""
@@ -206,11 +263,13 @@ class Future(FutureState[T]):
 
     def cancel(self) -> bool:
         """Cancel the call, unless the call has begun; return True if the call is cancelled."""
-        on_cancel = self.on_cancel
+        on_cancel, accounts = self.on_cancel, self._accounts()
         try:
             if self._end(CANCELLED_AND_NOTIFIED, None, None, None):
                 if on_cancel is not None:
                     on_cancel()
+                if accounts is not None:
+                    accounts.note(self.name, "cancelled")
                 return True
         except BaseException:
             if on_cancel is not None and self.cancelled():
@@ -356,6 +415,18 @@ class Future(FutureState[T]):
 
     def _state_word(self) -> str:
         return "running" if self.running() else _PUBLIC_STATES.get(self._state, self._state)
+
+    def _repr_html_(self) -> str:
+        from ..display.notebook_html import card
+
+        state = self._state_word()
+        if self.done() and not self.cancelled():
+            state = "failed" if self.failed() else "remembered" if self.cached else state
+        facts = [("State", state), ("Key", self.key or ""), ("Job", self.job_id or "")]
+        error = self._exception
+        if error is not None and error is not _STILL_PACKED:
+            facts.insert(1, ("Error", f"{type(error).__name__}: {error}"))
+        return card(f"Future of {self.name}", facts)
 
     def __repr__(self) -> str:
         head = f"<Future at {id(self):#x} {self.name!r} state={self._state_word()}"

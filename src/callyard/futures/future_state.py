@@ -17,6 +17,8 @@ from concurrent.futures import Future as StandardFuture
 from concurrent.futures._base import CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED, PENDING, RUNNING
 from typing import Any, TypeVar, cast
 
+from ..status.call_status import CallStatus
+from ..status.ended_calls import EndedCalls
 from ..utils.locks import let_go, under
 from .lazy import Lazy
 from .waiting import (
@@ -135,6 +137,22 @@ class FutureState(StandardFuture[T]):
         """Return True if only this thread can end the future, so that a wait in this thread would last for ever."""
         on_cancel = futures_ended_here()
         return on_cancel is not None and self.on_cancel == on_cancel and not self.done()
+
+    def _present_status(self) -> CallStatus | None:
+        """Return the status of a call that has not ended; None if it is on its way from one state to the next.
+
+        Whoever ends the future knows.
+        """
+        ask = getattr(self._owner(), "status_of", None)
+        return None if ask is None else ask(self)
+
+    def _accounts(self) -> EndedCalls | None:
+        """Return the accounts of ends that the owner keeps, if it does; to be asked for before the end."""
+        return getattr(self._owner(), "ended_calls", None)
+
+    def _owner(self) -> object:
+        """Return the object that ends the future: `on_cancel` is a method of it."""
+        return getattr(self.on_cancel, "__self__", None)
 
     def _sleep(self, timeout: float | None) -> None:
         """Sleep until the future has ended, or the time is up.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from types import FunctionType
+from types import FunctionType, MappingProxyType
 from typing import Any
 
 from ..dependencies.map_chunks import run_chunk
@@ -17,13 +17,14 @@ from ..errors import CacheError
 from .bind_arguments import bind
 from .code_places import places_of
 from .decorator import choice
-from .definitions import WalkResult, rooted
+from .definition_tokens import joined, token_at
+from .definitions import rooted
 from .digest import PendingFuture, UnkeyableError, blake2b, combine, readable
 from .imported_code import CodePlaces, definition_at
 from .metadata_readers import ANY
 from .packages import PYTHON, owner_by_name
 from .sources import Sources, texts
-from .values import LenientValueEncoder, LinkedEncoder, ValueEncoder
+from .values import LinkedEncoder, ValueEncoder
 
 ModuleAndName = tuple[str, str]  # module, and name in it
 # Module, name, token of the definition when the key was made, and the places for a quick comparison with it.
@@ -76,7 +77,7 @@ def function_part(function: Any, code_only: bool = False) -> FunctionPart:
     if code_only not in known:  # as long as nothing has changed, the result of the walk is the same object
         ingredients = {label: part for root in roots for label, part in root.ingredients.items()}
         pinned = _pinned(encoder, encoder.references, code_only, reads)
-        token = _joined(token, roots) if reads else token
+        token = joined(token, roots) if reads else token
         codes = {label: code for root in roots for label, code in root.codes.items()}
         known[code_only] = FunctionPart(
             token, pinned, ingredients, dict(encoder.unkeyed), encoder.reads_metadata, texts(codes.items())
@@ -102,11 +103,6 @@ def references_of(
         known = {reference[:2] for reference in found}
         found += _pinned(encoder, (place for place in encoder.references if place not in known), False, False)
     return found
-
-
-def _joined(token: bytes, roots: Iterable[WalkResult]) -> bytes:
-    """Return a token that includes definitions with their metadata."""
-    return combine(b"+", [token, *sorted(root.token for root in roots)])
 
 
 def _pinned(
@@ -135,7 +131,10 @@ def _places_at(module: str, name: str) -> CodePlaces | None:
 class CallKey:
     """The key of a call, and the parts of the key."""
 
-    __slots__ = ("_part", "_parts", "function", "hex", "names", "plain", "references", "surroundings", "values")
+    __slots__ = (
+        *("_part", "_parts", "function", "hex", "inputs"),
+        *("names", "plain", "references", "surroundings", "values"),
+    )
 
     def __init__(
         self,
@@ -147,7 +146,9 @@ class CallKey:
         references: tuple[Reference, ...],
         part: FunctionPart,
         plain: bool = False,
+        inputs: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        self.inputs = inputs  # the functions, by the keys, of the calls with results among the arguments
         self.plain = plain  # without definitions in the arguments the token is the same in every process
         self.references = references
         self._part = part
@@ -193,7 +194,7 @@ def surrounding(value: Any) -> bytes:
     """Return the token of a condition of a call, such as the initializer."""
     encoder = ValueEncoder()
     token = encoder.token(value)
-    return _joined(token, encoder.with_metadata()) if encoder.reads_metadata else token
+    return joined(token, encoder.with_metadata()) if encoder.reads_metadata else token
 
 
 def around_parts(around: KeyContext) -> list[bytes]:
@@ -241,7 +242,8 @@ def call_key(
     known = {reference[:2] for reference in part.references}
     more = _pinned(encoder, (place for place in encoder.references if place not in known), False, len(parts) % 2 == 0)
     names, values = [name for name, _ in bound], [value for _, value in bound]
-    return CallKey(function, names, values, parts, around, (*part.references, *more), part, not encoder.roots)
+    references = (*part.references, *more)
+    return CallKey(function, names, values, parts, around, references, part, not encoder.roots, encoder.inputs)
 
 
 def _others_metadata(encoder: ValueEncoder, function: Any, part: FunctionPart) -> list[bytes]:
@@ -257,7 +259,7 @@ def _others_metadata(encoder: ValueEncoder, function: Any, part: FunctionPart) -
         also = ValueEncoder()
         also.token(function)
         roots += also.with_metadata()
-    return [_joined(b"", roots)] if roots else []
+    return [joined(b"", roots)] if roots else []
 
 
 def identity_of(
@@ -357,71 +359,6 @@ def _warn_of_unkeyed(function: Any, unkeyed: Mapping[str, str]) -> None:
             )
 
 
-# -- other questions about a function ----------------------------------------------------------------------
-
-
-def _definitions(function: Any) -> list[Any]:
-    """Return the functions and classes inside a callable."""
-    if type(function) is FunctionType or isinstance(function, type):
-        return [function]
-    parts = (getattr(function, name, None) for name in ("func", "__func__", "__wrapped__", "py_func"))
-    found = [thing for part in parts if part is not None for thing in _definitions(part)]
-    return found or [type(function)]
-
-
-def function_ingredients(function: Any) -> dict[str, bytes]:
-    """Return the labelled tokens of all ingredients of a function's token."""
-    found: dict[str, bytes] = {}
-    for thing in _definitions(function):
-        found |= rooted(thing).ingredients
-    return found
-
-
-def unfollowed(function: Any, *arguments: Any) -> list[str]:
-    """Return names in a function, its helpers and its arguments' classes beyond the reach of any key, as `eval`."""
-    encoder = LenientValueEncoder()
-    for value in (function, *arguments):
-        encoder.token(value)
-    return sorted({name for root in encoder.roots for name in root.unfollowed})
-
-
-def token_at(
-    module: str, name: str, code_only: bool = False, encoder: ValueEncoder | None = None, with_metadata: bool = False
-) -> bytes:
-    """Return the token of a definition imported by a worker.
-
-    Args:
-        module: the module of the definition.
-        name: its qualified name there.
-        code_only: True to leave out the data, so that only the code counts.
-        encoder: the encoder of the call, with most definitions walked already.
-        with_metadata: True to include the metadata, see `metadata_tokens`.
-
-    Raises:
-        ImportError: there is no such module.
-        AttributeError: the module has no such name.
-    """
-    found = definition_at(module, name)
-    if code_only:
-        return _code_only(found)
-    if with_metadata:
-        own = LenientValueEncoder()
-        return _joined(own.token(found), own.with_metadata())
-    if isinstance(found, (FunctionType, type)):
-        return (encoder or ValueEncoder()).definition(found)
-    return LenientValueEncoder().token(found)  # lenient, like the walk that made the token in the key
-
-
-def _code_only(found: Any) -> bytes:
-    parts = ((label, token) for label, token in function_ingredients(found).items() if not label.startswith("global "))
-    return combine(b"c", [part for label, token in sorted(parts) for part in (label.encode(), token)])
-
-
-def has_metadata(token: bytes) -> bool:
-    """Return True for a token with metadata; see `token_at`."""
-    return token.startswith(b"+")
-
-
 def short_token(token: bytes) -> str:
     """Return the short digest by which people, and comparisons of keys, tell tokens apart."""
     return blake2b(token, digest_size=6).hexdigest()
@@ -440,7 +377,8 @@ def description_of(value: Any) -> str:
     if type(value) in (int, float, complex, bool, str, bytes, type(None)):
         return _beginning(repr(value))
     if is_future(value):
-        return "the result of a call"
+        origins: Iterable[tuple[str, str]] = getattr(value, "origins", tuple)()
+        return "the result of " + (", ".join(f"{name} {key[:12]}" for key, name in origins) or "a call")
     kind = type(value).__qualname__
     if type(value).__module__ != "numpy" or not hasattr(value, "shape"):
         return f"a {kind}"

@@ -55,6 +55,7 @@ class BaseEncoder(ABC):
         self._finished: dict[int, tuple[Any, bytes]] = {}
         self._places: dict[int, int] = {}  # of unfinished values, their places on the stack
         self._stack: list[Any] = []
+        self.inputs: dict[str, str] = {}  # keys of calls with their functions, of which results were encoded
         self._lowest = _NEVER  # the lowest stack position referred to from inside the present value
 
     def token(self, value: Any) -> bytes:
@@ -146,6 +147,8 @@ class BaseEncoder(ABC):
 
         A failed future counts as pending for good: the call will never run, but fail with the same error.
         """
+        for key, name in getattr(future, "origins", tuple)():
+            self.inputs[key] = name
         known: bytes | None = getattr(future, "result_token", None) if future.done() else None
         if known is not None and not self.opens_results:
             return known

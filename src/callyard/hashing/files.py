@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from ..serialize import definition_identity
-from ..serialize.importable import sending_far
 from .digest import combine, new_hash
 
 __all__ = [
@@ -76,6 +75,8 @@ class File(os.PathLike[str]):
         return f"File({self._path!r})"
 
     def __reduce__(self) -> tuple[Callable[..., File], tuple[object, ...]]:
+        from ..serialize.importable import sending_far  # here, because commands need none of its imports
+
         if _travelling.files is not None:
             travelling = TravellingFile(content_name(self), usable_name(self._path), self._path)
             _travelling.files.append(travelling)

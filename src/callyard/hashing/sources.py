@@ -15,7 +15,7 @@ from typing import Any
 
 from .syntax_tree import function_of
 
-__all__ = ["Sources", "pack", "source_of", "texts", "unpack"]
+__all__ = ["Sources", "pack", "source_of", "text_of", "texts", "unpack"]
 
 Sources = tuple[tuple[str, str], ...]  # pairs of a label, as "code of lab.helper", and the text
 
@@ -26,11 +26,11 @@ _MOST_UNPACKED = 1 << 20  # bytes
 def source_of(function: Any) -> str:
     """Return the text of a function; "" if it is not known."""
     code = getattr(function, "__code__", None)
-    return "" if code is None else _text_of(code)
+    return "" if code is None else text_of(code)
 
 
 @lru_cache(maxsize=1024)
-def _text_of(code: CodeType) -> str:
+def text_of(code: CodeType) -> str:
     """Return the text of the function with this code, without indentation; "" if it is not known."""
     found = function_of(code)
     if found is None:
@@ -68,5 +68,5 @@ def unpack(packed: str) -> Mapping[str, str]:
 
 def texts(codes: Iterable[tuple[str, CodeType]]) -> Sources:
     """Return the known texts of some code, each with its label."""
-    found = {label: _text_of(code) for label, code in codes}
+    found = {label: text_of(code) for label, code in codes}
     return tuple((label, text) for label, text in found.items() if text)

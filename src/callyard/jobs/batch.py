@@ -61,6 +61,7 @@ class Batch(Frozen):
     callyard: str
     request: dict[str, Any]  # the request to the scheduler, kept to be repeated
     log_limit: int = 100 << 20  # bytes that a log may have
+    executor: str = ""  # the submitter's name, if other processes may act for it later
 
     def element_of(self, number: int) -> int | None:
         """Return the array's element that makes a call."""
@@ -112,6 +113,7 @@ class Batch(Frozen):
         texts = [
             self.scheduler,
             self.submitter,
+            self.executor,
             *self.needs,
             *(word for call in self.calls for word in (call.id, call.name)),
         ]

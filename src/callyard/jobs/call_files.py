@@ -26,7 +26,7 @@ class DirectoryFiles:
     def _write(self, name: str, *parts: bytes) -> None:
         self._write_into(self.path, name, *parts)
 
-    def _write_into(self, place: str, name: str, *parts: bytes) -> None:
+    def _write_into(self, place: str, name: str, *parts: bytes | memoryview) -> None:
         """Write a file. The directory is not made again: without it no process waits any more."""
         descriptor, temporary = self.home.temporary_in(place)
         try:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from ..cache.claims import Claims, UnreadableClaim
-from ..cache.directory import CacheDirectory, is_key
+from ..cache.directory import CacheDirectory, is_key, remove_file
 from ..cache.entry import Entry, open_entry
+from ..cache.failures import sweep
 from ..cache.format.record_file import DamagedFile, read
-from ..cache.inspect.find import age, entries, keys_by_age, needed_files, volume
+from ..cache.inspect.find import age, all_keys, entries, keys_by_age, needed_files, volume
+from ..cache.inspect.unreached import unreached_keys
 from ..cache.kept_files import KeptFiles
 from ..cache.lookup import check_files
 from ..errors import CacheError, UnsafeCache, VersionMismatch
@@ -70,8 +73,9 @@ def check(directory: CacheDirectory, repair: bool, jobs_are_over: JobsAreOver | 
         raise CacheError(f"the cache {directory.path} is only read here: open it for writing to repair it")
     problems = list(_left(directory, repair))
     whole = total = 0
-    for key in keys_by_age(directory):
-        found = _record(directory, key, repair)
+    records = [(place, key) for place in (directory, directory.failures) for key in keys_by_age(place)]
+    for place, key in records:
+        found = _record(place, key, repair)
         if isinstance(found, Problem):
             problems.append(found)
         elif found is not None:
@@ -102,7 +106,7 @@ def _record(directory: CacheDirectory, key: str, repair: bool) -> int | Problem 
 
 
 def _read(directory: CacheDirectory, key: str, path: str) -> int:
-    descriptor = directory.open_record(key)
+    descriptor = directory.open_record(key, is_use=False)
     try:
         head = read(descriptor, path).head
     finally:
@@ -156,6 +160,9 @@ def _left(directory: CacheDirectory, repair: bool) -> Iterator[Problem]:
             yield Problem("left", f"{directory.path}/claims/{key}", text, "removed" if repair else "")
     for path in list(directory.left()):
         yield Problem("left", path, f"{path} was being written by a process that is gone", "removed" if repair else "")
+    for path in list(_left_logs(directory)):
+        text = f"{path} is the output of a call whose process is gone"
+        yield Problem("left", path, text, "removed" if repair and remove_file(path) else "")
     if repair:
         Claims(directory).sweep()
         directory.sweep()
@@ -168,6 +175,16 @@ def _unneeded_files(directory: CacheDirectory, repair: bool) -> Iterator[Problem
         path = f"{kept.path}/{content}"
         done = "removed" if repair and kept.remove(content) else ""
         yield Problem("left", path, f"{path} is named by no call that is stored here", done)
+
+
+def _left_logs(directory: CacheDirectory) -> Iterator[str]:
+    """Yield the paths of the output of calls that nobody runs any more."""
+    claims, folder = Claims(directory), f"{directory.path}/output"
+    with suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            key = name.removesuffix(".log")
+            if is_key(key) and ((holder := claims.holder(key)) is None or holder.state() == "gone"):
+                yield f"{folder}/{name}"
 
 
 def _others(directory: CacheDirectory) -> Iterator[Problem]:
@@ -190,8 +207,10 @@ def _is_ours(relative: str, name: str) -> bool:
         return relative != "."
     if relative == "claims":
         return is_key(name.partition("+")[0])
+    if relative == "output":
+        return is_key(name.removesuffix(".log"))
     key = name.removesuffix(".h5")
-    return key != name and is_key(key) and (relative == "own" or (len(key) == 40 and key[:2] == relative))
+    return key != name and is_key(key) and (relative in ("own", "failed") or (len(key) == 40 and key[:2] == relative))
 
 
 def _why(path: str) -> str:
@@ -209,20 +228,25 @@ def prune(
     directory: CacheDirectory,
     keys: list[str] | None,
     older_than: Any,
+    unused_for: Any,
     larger_than: Any,
     max_size: Any,
     function: str | None,
     state: str | None,
+    unreached: str | None,
     dry_run: bool,
 ) -> list[Entry]:
     """Do the work of `Cache.prune`."""
-    if all(condition is None for condition in (keys, older_than, larger_than, max_size, function, state)):
+    conditions = (keys, older_than, unused_for, larger_than, max_size, function, state, unreached)
+    if all(condition is None for condition in conditions):
         raise CacheError("prune needs a condition, as older_than= or function=; max_size=0 removes everything")
     if state not in (None, *_STATES):
         raise CacheError(f"state is 'finished' or 'failed', not {state!r}")
+    if unreached is not None:
+        keys = [key for key in unreached_keys(directory, unreached) if keys is None or key in keys]
     most = None if max_size is None else volume(max_size)
-    meets = _filter(older_than, larger_than, function, state)
-    found: Iterable[Entry] = filter(meets, entries(directory, keys_by_age(directory) if keys is None else keys))
+    meets = _filter(older_than, unused_for, larger_than, function, state)
+    found: Iterable[Entry] = filter(meets, entries(directory, all_keys(directory) if keys is None else keys))
     if most is not None:
         found = _beyond(list(found), most)
     return list(_idle(directory, found)) if dry_run else remove(directory, found)
@@ -232,24 +256,31 @@ def remove(directory: CacheDirectory, found: Iterable[Entry]) -> list[Entry]:
     """Remove the entries that are idle and still as they were found, and the files left by ended processes."""
     Claims(directory).sweep()
     directory.sweep()
-    gone = [entry for entry in _idle(directory, found) if _is_there(directory, entry) and directory.remove(entry.key)]
+    sweep(directory)
+    for path in list(_left_logs(directory)):
+        remove_file(path)
+    gone = [entry for entry in _idle(directory, found) if _is_there(entry) and entry._directory.remove(entry.key)]
     KeptFiles(directory).remove_unneeded(
         partial(needed_files, directory), {content for entry in gone for content in entry._head.files}
     )
     return gone
 
 
-def _is_there(directory: CacheDirectory, entry: Entry) -> bool:
+def _is_there(entry: Entry) -> bool:
     """Return True unless the entry has been removed, or stored anew, since it was found."""
     try:
-        return open_entry(directory, entry.key) == entry
+        return open_entry(entry._directory, entry.key) == entry
     except (FileNotFoundError, CacheError):
         return False
 
 
-def _filter(older_than: Any, larger_than: Any, function: str | None, state: str | None) -> Callable[[Entry], bool]:
+def _filter(
+    older_than: Any, unused_for: Any, larger_than: Any, function: str | None, state: str | None
+) -> Callable[[Entry], bool]:
     """Return the test of whether an entry meets all conditions; None stands for no condition."""
-    before = None if older_than is None else time.time() - age(older_than)
+    now = time.time()
+    before = None if older_than is None else now - age(older_than)
+    unused_since = None if unused_for is None else now - age(unused_for)
     least = None if larger_than is None else volume(larger_than)
 
     def meets(entry: Entry) -> bool:
@@ -257,6 +288,7 @@ def _filter(older_than: Any, larger_than: Any, function: str | None, state: str 
             (function is None or entry.function == function)
             and (state is None or entry.state == state)
             and (before is None or entry.created.timestamp() < before)
+            and (unused_since is None or entry.used.timestamp() < unused_since)
             and (least is None or entry.size > least)
         )
 

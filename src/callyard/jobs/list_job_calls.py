@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ..cache.directory import CacheDirectory
+from ..cache.messages import arguments_in
 from ..errors import CacheError, CallyardError
 from .batch import CallFile, CallInput
 from .call_files import follow_moves
@@ -41,6 +42,21 @@ class JobCallStatus:
     @property
     def known_as(self) -> str:
         return self.key or self.id
+
+    @property
+    def arguments(self) -> str:
+        """The arguments in words, by the names of the parameters."""
+        ingredients = self.ingredients
+        if not ingredients:
+            packed = self.call_file
+            ingredients = {} if packed is None else packed.order.facts.get("ingredients", {})
+        return arguments_in(ingredients)
+
+    @property
+    def inputs(self) -> list[CallInput]:
+        """The calls whose results this one takes; none once only the failure is kept."""
+        packed = self.call_file
+        return [] if packed is None else [given for given in packed.inputs if given.packed is None]
 
     @property
     def log(self) -> str | None:

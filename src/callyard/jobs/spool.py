@@ -66,7 +66,7 @@ class BatchDirectory(CallFiles):
         calls: Iterable[bytes],
         script: str,
         again: CallAgain | None = None,
-        buffers: Sequence[bytes] = (),
+        buffers: Sequence[bytes | memoryview] = (),
     ) -> None:
         """Write all files for the job; from then on the batch is meant to be submitted. Half of them are removed.
 
@@ -247,13 +247,17 @@ class BatchDirectory(CallFiles):
         with suppress(FileNotFoundError):
             os.unlink(f"{self.path}/{name}")
 
-    def others(self, waiter: str, numbers: Container[int] | None = None) -> bool:
-        """Return True if another waiter, not provably gone, waits for one of these calls, or for any."""
+    def others(self, waiter: str, numbers: Container[int] | None = None, executor: str = "") -> bool:
+        """Return True if another waiter, not provably gone, waits for one of these calls, or for any.
+
+        Waiters for this executor do not count.
+        """
         for name in names(self.path):
             other, _, number = name.partition("@")
             if name.startswith("at-") and other != _mark(waiter):
                 meant = numbers is None or not number.isdecimal() or int(number) in numbers
-                if meant and may_live(other[len("at-") :].partition("+")[0]):
+                label, _, name_of_executor = other[len("at-") :].partition("+")
+                if meant and (not executor or name_of_executor != executor) and may_live(label):
                     return True
         return False
 

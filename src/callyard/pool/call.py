@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,7 +14,7 @@ from ..futures import Future, Lazy
 from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packed import Packed
 from ..transport.frames import ORDER
-from ..worker.current_call import AGAIN, ATTEMPT, DEADLINE, GRACE, USAGE, WARN_BEFORE, WARN_SIGNAL
+from ..worker.current_call import AGAIN, ATTEMPT, DEADLINE, GRACE, LOG, USAGE, WARN_BEFORE, WARN_SIGNAL
 from .call_shape import NodeNeed, WorkerShape
 
 _FORGET = 0.95  # after a long run a function counts as short again after some tens of short calls
@@ -21,12 +22,16 @@ _UNKNOWN = 1.0  # s; the time of a function before its first call, so an unknown
 
 
 class CallDurations:
-    """The duration of the calls of one function: the largest of the recent ones."""
+    """The duration of the calls of one function: the largest of the recent ones.
 
-    __slots__ = ("seconds",)
+    `finished` counts the calls that have ended with a result; `name` is the function's.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("finished", "name", "seconds")
+
+    def __init__(self, name: str = "") -> None:
         self.seconds = _UNKNOWN
+        self.name, self.finished = name, 0
 
     def note(self, seconds: float) -> None:
         if self.seconds is _UNKNOWN:
@@ -77,8 +82,8 @@ class Call:
     """
 
     __slots__ = (
-        *("again", "arguments", "asks_again", "attempt", "deadline", "definition", "future", "inputs", "note", "noted"),
-        *("order", "pace", "plan", "remember", "restarted", "used_by_ranks"),
+        *("again", "arguments", "asks_again", "attempt", "began", "deadline", "definition", "future", "inputs", "log"),
+        *("note", "noted", "order", "pace", "plan", "remember", "restarted", "used_by_ranks"),
     )
 
     def __init__(
@@ -95,7 +100,9 @@ class Call:
         self.inputs: tuple[Packed, ...] = ()
         self.restarted = 0
         self.attempt = 1
+        self.log: str | None = None  # the path of a file for its output
         self.again: Any = None  # packed; for several ranks `RankResults`
+        self.began = 0.0  # the last run: s since 1970
         self.deadline: float | None = None  # of this run: s of the monotonic clock
         self.remember: RunRequest | None = None
         self.note: RunReport | RunDeclined | None = None
@@ -125,7 +132,7 @@ class Call:
     def options(self) -> dict[str, Any]:
         """Return the options that the worker gets beside the arguments."""
         options = self.plan.options
-        if self.deadline is None and self.attempt == 1 and self.remember is None:
+        if self.deadline is None and self.attempt == 1 and self.remember is None and self.log is None:
             return options
         # A copy, because all calls of a plan share these options.
         options = {**options, ATTEMPT: self.attempt, DEADLINE: self.deadline}
@@ -133,6 +140,8 @@ class Call:
             options[AGAIN] = True
         if self.remember is not None:
             options[ORDER] = self.remember
+        if self.log is not None:
+            options[LOG] = self.log
         return options
 
     def run_again(self, arguments: Lazy) -> None:
@@ -158,6 +167,7 @@ class Call:
         self.future.note_usage(usage)
 
     def begin(self) -> bool:
+        self.began = time.time()
         return self.future.set_running_or_notify_cancel()
 
     def abandoned(self) -> bool:

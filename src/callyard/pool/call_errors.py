@@ -31,6 +31,12 @@ class PackedError:
 
 def lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | None, before: str) -> CallyardError:
     """Return the error of a call that a worker ran to no result; `before` is a text about the time before the end."""
+    error = _lost_error(call, pid, exitcode, reason, before)
+    error._run = {"host": socket.gethostname(), "pid": pid, "began": call.began}
+    return error
+
+
+def _lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str | None, before: str) -> CallyardError:
     name = call.future.name
     if reason == "run_time":
         return TimeLimitExceeded(too_long(repr(name), call.plan.run_time or 0.0))

@@ -18,12 +18,14 @@ connection.
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
+from ..events.recorder import Recorder
 from ..utils.locks import if_free, new_lock
 from ..worker.end_sequence import GRACE
 from .call import Call, CallPlan, refuse
@@ -33,6 +35,7 @@ from .worker_connection import WorkerConnection
 from .worker_placement import WorkerPlacement
 from .zygote_connection import ZygoteProcess
 
+_HOST = socket.gethostname()
 AnyConnection = WorkerConnection | RankGroup  # a worker is one process, or a group of MPI ranks
 
 
@@ -51,6 +54,7 @@ class Dispatcher:
         self.updates: deque[tuple[Worker, list[Call] | None]] = deque()
         # By the number of the worker; changed by the I/O thread alone, so this thread reads without the lock.
         self.connections: dict[int, AnyConnection] = {}
+        self.recorder: Recorder | None = None  # is told where calls begin; None where nobody asks
         self.zygote: ZygoteProcess | None = None  # made and replaced by the I/O thread
         self.unwatching: dict[int, list[Call]] = {}  # ended; the worker is free once the zygote drops the limits
         self.to_start: list[Worker] = []  # decided on, not yet seen by the I/O thread
@@ -170,12 +174,24 @@ class Dispatcher:
 
     def _send(self, connection: AnyConnection, instruction: SendToWorker) -> None:
         self._sending = connection
+        connection.sent_at = time.monotonic()
         connection.send(cast("list[Call]", instruction.calls))
         self._sending = None  # not in a `finally`: after an exception only the worker knows how much was sent
+        if self.recorder is not None:
+            worker = "" if connection.pid is None else f"worker {connection.pid}"
+            for call in cast("list[Call]", instruction.calls):
+                self.recorder.started(call.future, _HOST, worker, call.attempt)
         if not self.io_polls and len(connection.in_flight) > 1:
             # A second call behind a running one may have to be taken back, and nothing else would wake the thread for
             # that.
             self._wake()
+
+    def wait_again(self, calls: Iterable[Call], reason: str = "") -> None:
+        """Let calls that were sent, or ran, be pending again."""
+        for call in calls:
+            call.future.again()
+            if self.recorder is not None:
+                self.recorder.waiting(call.future, reason)
 
     # -- in the I/O thread, under the lock -------------------------------------------------------------
 
@@ -263,8 +279,7 @@ class Dispatcher:
         for number, connection in self.connections.items():
             # A call with limits counts as running until the zygote has dropped them.
             in_flight[number] = self.unwatching.get(number) or list(connection.in_flight.values())
-        for call in cast("list[Call]", self.placement.restore(in_flight, gone)):
-            call.future.again()
+        self.wait_again(cast("list[Call]", self.placement.restore(in_flight, gone)))
         self.to_start.clear()
         # The instructions to retire may not have been carried out; `leave` may be repeated.
         self._deferred = [RetireWorker(worker) for worker in self.placement.workers.values() if worker.leaving]

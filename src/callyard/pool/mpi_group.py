@@ -43,6 +43,7 @@ class RankGroup:
     ) -> None:
         self.worker = worker
         self.pid: int | None = None
+        self.sent_at = 0.0  # the time of the last message with calls, by the monotonic clock
         self.size = worker.shape.ranks
         self.in_flight: dict[int, Call] = {}
         self.ended = False

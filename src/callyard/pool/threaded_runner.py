@@ -6,8 +6,14 @@ import contextlib
 import os
 import socket
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
+from ..events.recorder import Recorder
+from ..futures import Future
+from ..status.call_status import CallStatus, unfinished
+from ..status.ended_calls import EndedCalls
+from ..status.executor_status import ExecutorStatus
 from ..transport.event_loop import IoThread
 from ..utils import interpreter_exit
 from .call import Call
@@ -21,11 +27,22 @@ class ThreadedRunner:
     The interpreter waits for the runner's calls before its end. A forked child has no I/O thread, so a copy of a runner
     can do nothing there; the copy must not hold connections open either, because their other ends would not notice the
     end of the original.
+
+    Attributes:
+        inputs_of: returns the futures among the arguments of a call that waits for them; None for any other call.
+        recorder: is told where calls begin; None where nobody asks.
     """
 
     def __init__(self) -> None:
         self.forked = False  # True in a copy in a forked process
+        self.ended_calls = EndedCalls()  # that failed or were cancelled; those with results are in `CallDurations`
+        self.inputs_of: Callable[[Future[Any]], Sequence[Any] | None] = lambda future: None  # noqa: ARG005
+        self.recorder: Recorder | None = None
         self._io = IoThread()
+
+    def record_in(self, recorder: Recorder) -> None:
+        """Tell this recorder where calls begin; before the first call."""
+        self.recorder = recorder
 
     def _register(self) -> None:
         """Take part in forks and in the interpreter's end. The last step of a constructor: both may come at once."""
@@ -58,6 +75,27 @@ class ThreadedRunner:
 
     def kill(self, signum: int) -> None:
         """End the workers by a signal, and the runner. Running calls fail; the caller cancels waiting ones before."""
+        raise NotImplementedError
+
+    def status_of(self, future: Future[Any]) -> CallStatus | None:
+        """Return the status of a call that has not ended; None if it is nowhere to be found. Any thread may ask."""
+        status = self.placed(future)
+        inputs = None if status is not None else self.inputs_of(future)
+        if inputs is None:
+            return status
+        pending = unfinished(tuple(inputs))
+        return CallStatus("waiting", "for a look into the cache" if not inputs else "for its turn", awaits=pending)
+
+    def placed(self, future: Future[Any]) -> CallStatus | None:
+        """Return the status of a call that waits for room, or runs; None for any other."""
+        raise NotImplementedError
+
+    def add_status(self, status: ExecutorStatus) -> None:
+        """Add the calls that wait for room, or run, and the resources in use. Any thread may ask."""
+        raise NotImplementedError
+
+    def placed_calls(self) -> list[Call]:
+        """Return the calls that wait for room, or run. Any thread may ask."""
         raise NotImplementedError
 
     def begin_end(self) -> None:

@@ -76,6 +76,7 @@ class WorkerConnection:
         """
         self.worker = worker
         self.pid: int | None = None
+        self.sent_at = 0.0  # the time of the last message with calls, by the monotonic clock
         self.rank = 0  # in a group of ranks
         self.in_flight: dict[int, Call] = {}  # by sequence number, in the order of the runs
         self.begun_before = 0  # `begun` of the result log at the last look
@@ -309,7 +310,7 @@ class WorkerConnection:
             self._wanted.extend(pickle.loads(body))
             self._on_unused()
         elif kind == READY:
-            self.says_ready = True
+            self.says_ready, self.pid = True, number  # the zygote tells the same, perhaps later
         return None
 
     def _receive_end(self, frame: Frame) -> Ended | None:

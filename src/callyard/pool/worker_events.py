@@ -193,7 +193,7 @@ class WorkerEvents:
             call.future.pass_again_on(arguments)
             return
         call.run_again(arguments)
-        call.future.again()
+        self._dispatcher.wait_again([call], "for its next run, because it has raised Again")
         if self._dispatcher.killed:
             call.future.cancel()
         else:
@@ -209,8 +209,8 @@ class WorkerEvents:
             # A run with a lost worker counts for the limit of restarts, and for the attempts shown to the user.
             call.restarted += 1
             call.next_attempt()
-        for call in (*again, *rest):
-            call.future.again()
+        self._dispatcher.wait_again(again, "for another worker, because the one before was lost")
+        self._dispatcher.wait_again(rest)
         # To the front, the oldest first: these calls have waited once.
         self._dispatcher.placement.put_back(reversed([*again, *rest]))
         return [call for call in ran if call not in again]
@@ -293,8 +293,7 @@ class WorkerEvents:
             calls = connection.withdrawn(begun)
             for running in list(connection.in_flight.values()):
                 running.pace.note(_STALL)  # the running call is not short after all
-            for call in calls:
-                call.future.again()
+            dispatcher.wait_again(calls)
             dispatcher.placement.withdrawn(connection.worker, calls)
         dispatcher.inbox.append(decide_again)
 
@@ -306,8 +305,8 @@ def finish(call: Call, packed: Lazy, failed: bool) -> None:
         return  # the call did not run here
     if failed:
         call.future.fail(PackedError(packed, call))
-    else:
-        call.future.finish(packed)
+    elif call.future.finish(packed):
+        call.pace.finished += 1
 
 
 def _fail_not_started(call: Call, connection: AnyConnection, exitcode: int | None, reason: str | None) -> None:

@@ -25,6 +25,7 @@ from operator import attrgetter
 from .call_queue import CallQueue, CallQueues
 from .call_shape import NodeCapacity, WorkerShape
 from .start_limits import StartLimits
+from .waiting_reasons import FreeResources, calls_before, missing, reason
 from .worker import Instruction, RetireWorker, SendToWorker, StartWorker, Worker, WorkerCall
 
 _AHEAD = 0.001  # s of work that may lie before a worker besides the running call
@@ -153,6 +154,29 @@ class WorkerPlacement:
     @property
     def busy(self) -> bool:
         return self._active > 0
+
+    # -- questions of any thread, about this moment ----------------------------------------------------
+
+    def waiting_calls(self) -> list[WorkerCall]:
+        """Return the calls that wait."""
+        return self._queues.waiting_calls()
+
+    def free(self) -> FreeResources:
+        """Return what could be given to a call now, the GPUs and the memory of idle workers included."""
+        idle = [worker for workers in tuple(self._idle.values()) for worker in tuple(workers)]
+        memory = self._memory + sum(worker.shape.memory for worker in idle)
+        gpus = len(self._gpus) + sum(len(worker.gpus) for worker in idle)
+        return FreeResources(self._cores, gpus, memory, self.max_workers - self._active)
+
+    def why_waits(self, call: WorkerCall) -> str:
+        """Return what a waiting call waits for, in words that go on from "waits"."""
+        waiting = self.waiting_calls()
+        starting = sum(1 for w in tuple(self.workers.values()) if not w.ready and w.shape == call.shape)
+        ahead = calls_before(call, (other for other in waiting if other.shape == call.shape))
+        if ahead < starting:
+            return "for its worker to start"
+        held_back = "another worker: there was no room for one" if self.held_back else "its turn"
+        return reason(missing(call.shape, self.free()), calls_before(call, waiting), held_back)
 
     # -- decisions -------------------------------------------------------------------------------------
 

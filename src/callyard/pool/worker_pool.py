@@ -18,14 +18,18 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..errors import WorkerLost
-from ..futures import ends_futures
+from ..events.recorder import Recorder
+from ..futures import Future, ends_futures
 from ..serialize.packer import Packer
 from ..serialize.shared_memory import SegmentPool
+from ..status.call_status import CallStatus
+from ..status.executor_status import ExecutorStatus
 from ..system.descriptors import make_room
 from ..transport.event_loop import EventLoop
+from . import pool_status
 from .call import Call
 from .dispatcher import Dispatcher, decide_again
 from .threaded_runner import ThreadedRunner
@@ -109,6 +113,10 @@ class WorkerPool(ThreadedRunner):
         if not self.forked:
             self._io.start_with(self._run, self._make_loop)
 
+    def record_in(self, recorder: Recorder) -> None:
+        super().record_in(recorder)
+        self._dispatcher.recorder = recorder
+
     def close(self) -> None:
         # The flag before the wake-up, which the thread answers with a look at the flag.
         self._dispatcher.closing = True
@@ -134,6 +142,15 @@ class WorkerPool(ThreadedRunner):
         self._dispatcher.killed = True
         self.cancel_waiting(True)
         self._io.wake()
+
+    def placed(self, future: Future[Any]) -> CallStatus | None:
+        return pool_status.placed(self._dispatcher, future)
+
+    def add_status(self, status: ExecutorStatus) -> None:
+        pool_status.add_status(self._dispatcher, status)
+
+    def placed_calls(self) -> list[Call]:
+        return pool_status.placed_calls(self._dispatcher)
 
     # -- the I/O thread --------------------------------------------------------------------------------
 

@@ -173,6 +173,7 @@ class Status:
         failed_among: the nodes of a job that the fault of one of several has ended, as the scheduler writes them.
         certain: False if processes of an ended job may go on, as on a node that only the scheduler has lost. Then the
             call counts as running for as long as its process shows that it lives.
+        begins: the time at which the scheduler expects a waiting job to start (s since 1970), if it says so.
     """
 
     phase: Phase
@@ -185,6 +186,7 @@ class Status:
     failed_node: str = ""
     failed_among: str = ""
     certain: bool = True
+    begins: float | None = None
 
     @property
     def hopeless(self) -> bool:

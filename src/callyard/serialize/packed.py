@@ -44,7 +44,7 @@ class Packed:
 class PackedCall:
     """A call in one pickle, or in two, of the function and of the arguments; each with its large buffers."""
 
-    def __init__(self, pickles: Iterable[tuple[bytes, list[bytearray]]]) -> None:
+    def __init__(self, pickles: Iterable[tuple[bytes, list[Any]]]) -> None:
         """Take pickles, each with memory for the buffers; for a pickle of b"" the first buffer has the data."""
         self._pickles = list(pickles)
 

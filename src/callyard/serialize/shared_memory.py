@@ -57,7 +57,7 @@ class PrivateBytes:
 
     __slots__ = ("bytes", "size")
 
-    def __init__(self, content: bytes | bytearray) -> None:
+    def __init__(self, content: bytes | bytearray | memoryview) -> None:
         self.bytes, self.size = content, len(content)
 
     def view(self) -> memoryview:

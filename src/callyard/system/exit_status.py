@@ -14,13 +14,16 @@ def how_it_ended(exitcode: int | None) -> str:
         return "vanished"
     if exitcode >= 0:
         return f"ended with exit code {exitcode}"
+    return f"was killed by {signal_name(-exitcode)}"
+
+
+def signal_name(number: int) -> str:
     import signal  # here, because a successful call needs no signals
 
     try:
-        name = signal.Signals(-exitcode).name
-    except ValueError:
-        name = f"signal {-exitcode}"
-    return f"was killed by {name}"
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def too_long(who: str, limit: float) -> str:

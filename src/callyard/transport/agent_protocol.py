@@ -25,6 +25,7 @@ behind those, are sent as bulk (marked * here): all other frames may pass them.
                        BACK      of a call: not begun, and never to begin here
                        TAKEN_BACK       the end of the answer to TAKE_BACK
                        WARNING   a text for the user of the driver
+                       STARTED   a call has been given to a worker; only if the driver records events
                        LEAVING   the scheduler ends the agent: calls have their grace; then END is awaited
                        ENDED   * all workers have ended
 """
@@ -44,7 +45,7 @@ from .sent_buffers import KeptBuffers, SentBuffers
 
 WELCOME, REFUSED, SURROUNDINGS, PLAN, DEFINE, FORGET, WORKERS, CALL, TAKE_BACK, ALONE, SIGNAL, END = range(31, 43)
 FORGET_BUFFERS, FORGET_PLANS = range(43, 45)
-HELLO, RESULT, ERROR, LOST, NOT_STARTED, BACK, TAKEN_BACK, WARNING, ENDED, LEAVING = range(51, 61)
+HELLO, RESULT, ERROR, LOST, NOT_STARTED, BACK, TAKEN_BACK, WARNING, ENDED, LEAVING, STARTED = range(51, 62)
 
 WHOLE = 1  # flag of a frame: the body was made by `wrap`; without the flag the body is a pickle alone
 PLAN_NUMBER = Struct("<I")  # before the pickle of a call

@@ -9,7 +9,7 @@
                         FETCH  send the content of these segments: their descriptors were lost on their way
                         CONTENT   a piece of a segment, asked for by FETCH; after the last piece the segment is free
     worker -> driver    RANK   once, from each rank of an MPI call: its number, the number of ranks, the MPI library
-                        READY  after the initializer
+                        READY  after the initializer, with the process id
                         RESULT, ERROR   of one call
                         FREE, FETCH, CONTENT   likewise
 

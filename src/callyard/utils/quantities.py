@@ -7,7 +7,10 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 
-__all__ = ["FILE_SIZES", "MEMORY", "SECONDS", "calls", "counted", "duration", "measured", "moment", "seconds", "size"]
+__all__ = [
+    "FILE_SIZES", "MEMORY", "SECONDS", "calls", "counted", "duration", "measured", "memory_size", "moment", "seconds",
+    "size",
+]  # fmt: skip
 
 
 _DAY = 86400
@@ -84,6 +87,14 @@ def size(count: int | None) -> str:
     while amount >= 999.5 and place < len(_UNITS) - 1:
         amount, place = amount / 1000, place + 1
     return f"{amount:.3g} {_UNITS[place]}"
+
+
+def memory_size(count: float) -> str:
+    """Bytes of memory, as "2.1 GiB"."""
+    amount, place = float(count), 0
+    while amount >= 1000 and place < len(_UNITS) - 1:
+        amount, place = amount / 1024, place + 1
+    return f"{amount:.3g} {('B', 'KiB', 'MiB', 'GiB', 'TiB')[place]}"
 
 
 def duration(seconds: float) -> str:

@@ -8,10 +8,12 @@ from time import perf_counter
 from typing import Any
 
 from ..cache.messages import RunDeclined
+from ..cache.output_log import take_log
 from ..cache.run_call import begin
 from ..serialize.packed import Packed
+from .call_output import begin_log, end_log
 from .call_request import Request
-from .current_call import Again, running
+from .current_call import ATTEMPT, Again, running
 from .exceptions import traceback_text
 from .process_state import ProcessState, end_forks, note_modules
 from .usage_meter import UsageMeter
@@ -27,6 +29,7 @@ def run_cached(
     pid: int,
     state: ProcessState,
     meter: UsageMeter | None,
+    tell: Callable[[bytes], None],
 ) -> tuple[Packed | None, bytes]:
     """Run the call, unless another process has its claim or result; return the packed result or None, and a note.
 
@@ -41,6 +44,7 @@ def run_cached(
         pid: the worker's process id.
         state: the worker's state.
         meter: measures what the call uses; `run` stops it at the end of the function.
+        tell: takes the note about a call that fails.
     """
     order = pickle.loads(order) if isinstance(order, bytes) else order  # an agent passes it on unopened
     begun = begin(order)
@@ -48,26 +52,57 @@ def run_cached(
         return None, pickle.dumps(begun, 5)
     running.key = order.key
     kept = request.original()
+    log = begun.log()
+    if log is not None and not begin_log(log, request.options.get(ATTEMPT, 1) > 1):
+        log = None
     started = perf_counter()
     try:
         packed, value = run()
     except BaseException as error:
         running.hand_over()
         end_forks(pid)
+        seconds = perf_counter() - started
         with state:
             if running.ended_from_outside or isinstance(error, Again):  # such an end says nothing about the function
+                if log is not None and isinstance(error, Again):  # the next run goes on with this log
+                    end_log()
                 begun.release()
                 raise
-            begun.failed(error, traceback_text(error), perf_counter() - started, lambda: _arguments(kept))
+            told = _named(error, order.name, request.options.get("memory"))
+            facts, usage = _facts(log), None
+            if meter is not None:
+                usage = meter.usage()
+                seconds, facts["usage"] = usage.wall, usage.known()
+            report = begun.failed(told, traceback_text(error), seconds, lambda: _arguments(kept), facts)
+            tell(pickle.dumps(report.replace(usage=usage), 5))
         raise
     seconds = perf_counter() - started
     end_forks(pid)
     with state:
-        report = begun.finished(value, seconds, lambda: _arguments(kept), function)
+        facts, usage = _facts(log), None
         if meter is not None:
-            report = report.replace(usage=meter.usage(packed.size))
+            usage = meter.usage(packed.size)
+            seconds, facts["usage"] = usage.wall, usage.known()  # without the time for packing the result
+        report = begun.finished(value, seconds, lambda: _arguments(kept), function, facts)
+        report = report.replace(usage=usage)
         return packed, pickle.dumps(report, 5)
+
+
+def _facts(log: str | None) -> dict[str, Any]:
+    """Return what is known of the run: the output, if there is any."""
+    # Taken before the release of the claim: the next run of the call has a log of the same name.
+    return {"log": take_log(log)} if log is not None and end_log() else {}
 
 
 def _arguments(kept: Request) -> Any:
     return kept.load()[-2:]  # without the function, which may come first
+
+
+def _named(error: BaseException, name: str, memory: int | None) -> BaseException:
+    """Return OutOfMemory in the place of a MemoryError at the call's own limit, and any other error unchanged."""
+    if not memory or not isinstance(error, MemoryError):
+        return error
+    from ..errors import OutOfMemory
+    from ..system.exit_status import too_much_memory
+
+    return error if isinstance(error, OutOfMemory) else OutOfMemory(too_much_memory(repr(name), memory))

@@ -7,7 +7,9 @@ import os
 import sys
 from collections.abc import Iterator
 
+from ..cache.output_log import append_to_log
 from ..utils.lite_stdlib import Any
+from .current_call import ATTEMPT, LOG, Again, running
 from .exceptions import traceback_text
 
 _OTHER_THREADS = 4  # threads of a library besides the computing ones
@@ -15,11 +17,13 @@ _OTHER_THREADS = 4  # threads of a library besides the computing ones
 
 @contextlib.contextmanager
 def arranged(options: dict[str, Any]) -> Iterator[None]:
-    """Run the block as `options` say: `cwd`, `error_log_file` (paths), `memory` (bytes)."""
+    """Run the block as `options` say: `log`, `cwd`, `error_log_file` (paths), `memory` (bytes)."""
     if not options:
         yield
         return
     with contextlib.ExitStack() as stack:
+        if LOG in options:
+            stack.enter_context(_logged(options[LOG], options[ATTEMPT] > 1))
         if "error_log_file" in options:  # relative to the worker's directory, not to the call's own
             stack.enter_context(_stderr_appended_to(options["error_log_file"]))
         if "cwd" in options:
@@ -37,6 +41,22 @@ def _named(resource: str) -> Iterator[None]:
     except OSError as error:
         words = f"the {resource} of the call cannot be used: {error.strerror}; choose another path"
         raise OSError(error.errno, words, error.filename) from error
+
+
+@contextlib.contextmanager
+def _logged(path: str, goes_on: bool) -> Iterator[None]:
+    """Let a file have the output of the block, and the traceback of its exception."""
+    from .call_output import begin_log, end_log  # here, because few calls have a log of their own
+
+    begin_log(path, goes_on)
+    try:
+        yield
+    except BaseException as error:
+        end_log()
+        if not (isinstance(error, Again) or running.ended_from_outside):  # then others know the reason
+            append_to_log(path, traceback_text(error))
+        raise
+    end_log()
 
 
 @contextlib.contextmanager

@@ -167,7 +167,7 @@ def _with_key(order: RunRequest, meaning: KeyRecipe, fn: Any, args: Any, kwargs:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the submitting process has warned already
         call = call_key(fn, args, kwargs, meaning.around, meaning.part)
-    facts = {**order.facts, "ingredients": call.ingredients()}
+    facts = {**order.facts, "ingredients": call.ingredients(), "inputs": dict(call.inputs)}
     return order.replace(key=call.hex, references=call.references, facts=facts)
 
 
@@ -237,9 +237,12 @@ def _raised(
         running.die("" if type(error) is SystemExit else text)
     error = _named(error, folder, number, call_file)
     end = _counted(failed(error, text, key, usage))
+    if not call_file.private:  # nobody looks into a directory that goes with its executor
+        # Before the outcome, as who waits for that may look into the cache at once.
+        run.keep_failure(error, text, seconds, arguments, {"log": _log(folder, number), "usage": usage.known()})
     settle()
     write_down(folder, number, end)  # before the release of the claim: its next owner looks for an outcome first
-    run.failed(error, text, seconds, arguments)
+    run.release()
     return end
 
 
@@ -254,7 +257,7 @@ def _stored(
     usage: Usage,
 ) -> CallOutcome:
     order.facts.setdefault("log", _log(folder, number))
-    note = run.finished(value, seconds, arguments)
+    note = run.finished(value, seconds, arguments, None, {"usage": usage.known()})
     if note.problem is not None:
         raise _told(_why_not_stored(value, order, note.problem), folder, number)
     return CallOutcome("finished", order.key, order.directory, usage=usage)

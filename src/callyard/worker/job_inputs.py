@@ -39,7 +39,12 @@ class StoredInput:
 
     def __init__(self, given: CallInput, found: CachedResult | None) -> None:
         self._given, self._found = given, found
+        self._origins = () if found is None else ((found.key, found.name),)
         self.result_token = None if found is None or given.path else found.token
+
+    def origins(self) -> tuple[tuple[str, str], ...]:
+        """Return key and function of the call of which this is the result, or a part of it."""
+        return self._origins
 
     def done(self) -> bool:
         return True

@@ -32,8 +32,8 @@ def main() -> None:
     try:
         Zygote(sock, driver, watched).run()
     except BecomeWorker as worker:
-        stream, log_fd = worker.stream, worker.log_fd
-    serve(stream, log_fd)
+        stream, log_fd, guard = worker.stream, worker.log_fd, worker.guard
+    serve(stream, log_fd, guard)
 
 
 def _use_as_stderr(errors: int) -> None:

@@ -81,6 +81,7 @@ class Server:
         self.outbox = 0  # bytes in the result log that were not sent yet
         self.oldest = 0.0  # the time of the first of them
         self.last_call = _SHORT  # the last call's duration, s
+        self.failure_notes: list[bytes] = []  # about the failure of a cached call that has just ended
         self.meter: UsageMeter | None = None  # of the running call, if its usage is asked for
         self.pid = os.getpid()
         self.state = ProcessState()
@@ -142,7 +143,7 @@ class Server:
             self.flush()
             raise SystemExit(1) from None  # without the initializer no call may run here
         self.state = ProcessState()  # with the changes of the initializer, which are meant to stay
-        self.send(frames.encode(READY))
+        self.send(frames.encode(READY, 0, self.pid))
 
     def path(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         sys.path[:], key = pickle.loads(body)
@@ -196,8 +197,8 @@ class Server:
                 from .cached_call import run_cached  # here, because most workers need none of this
 
                 function = self.functions[number].data if number else None
-                run = partial(self.execute_and_pack, number, request)
-                packed, note = run_cached(order, request, run, function, self.pid, self.state, meter)
+                run, tell = partial(self.execute_and_pack, number, request), self.failure_notes.append
+                packed, note = run_cached(order, request, run, function, self.pid, self.state, meter, tell)
         except BaseException as error:
             self.function_ended()
             self.done(started)
@@ -221,6 +222,7 @@ class Server:
             running.die("" if type(error) is SystemExit else traceback_text(error))
         else:
             note = b"" if self.meter is None else pickle.dumps(self.meter.usage(), 5)
+            note = self.failure_notes.pop() if self.failure_notes else note
             self.send(encode_error(error, sequence, self.last_call, note))
 
     def function_ended(self) -> None:

@@ -22,8 +22,8 @@ BIRTH = Struct("<II")  # the number of a worker and its process id
 class BecomeWorker(BaseException):
     """Raised in a forked worker, to leave the zygote's frames behind before the worker begins."""
 
-    def __init__(self, stream: socket.socket, log_fd: int) -> None:
-        self.stream, self.log_fd = stream, log_fd
+    def __init__(self, stream: socket.socket, log_fd: int, guard: socket.socket | None) -> None:
+        self.stream, self.log_fd, self.guard = stream, log_fd, guard
 
 
 def begin_worker(
@@ -44,13 +44,15 @@ def begin_worker(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for signum in (signal.SIGTERM, signal.SIGHUP):  # before a fresh start: an ignored signal would stay ignored
         signal.signal(signum, signal.SIG_DFL)
-    get_guard(zygote, [*descriptors, births])
+    guard = get_guard(zygote, [*descriptors, births])
     # On Linux `get_guard` has forked: the parent is the guard, and this process the worker, whose number it tells.
     os.write(births, BIRTH.pack(number, os.getpid()))
     os.close(births)
     os.environ.clear()
     os.environ.update(environment)
     if argv is not None:
+        if descriptors and guard is not None:  # ranks get none, as a launcher stands between
+            descriptors = [guard.fileno(), *descriptors]
         for fd in descriptors:
             os.set_inheritable(fd, True)  # otherwise closed by the fresh start
         try:
@@ -58,11 +60,15 @@ def begin_worker(
         except OSError as error:
             os.write(2, f"callyard: cannot start {argv[0]}: {error}\n".encode())
             os._exit(127)
-    raise BecomeWorker(socket.socket(fileno=descriptors[0]), descriptors[1])
+    raise BecomeWorker(socket.socket(fileno=descriptors[0]), descriptors[1], guard)
 
 
-def serve(stream: socket.socket, log_fd: int) -> None:
+def serve(stream: socket.socket, log_fd: int, guard: socket.socket | None) -> None:
     """Be a worker until the driver closes the stream; then end as any program does."""
+    if guard is not None:
+        from .call_output import listen  # here, as a process that starts with an exec may have no guard
+
+        listen(guard)
     result_log = ResultLog(log_fd)
     os.close(log_fd)
     running.listen_in_worker(result_log.stopped)
@@ -72,7 +78,9 @@ def serve(stream: socket.socket, log_fd: int) -> None:
 
 
 def serve_alone() -> None:
-    """Run as `python -c "... serve_alone()" STREAM LOG`, two descriptors: a worker that was started, not forked."""
+    """Run as `python -c "... serve_alone()" [GUARD] STREAM LOG`, descriptors: a worker that was started, not forked."""
     die_with_parent(os.getppid())
+    guard = socket.socket(fileno=int(sys.argv[1])) if len(sys.argv) > 3 else None
     log_fd, stream_fd = int(sys.argv.pop()), int(sys.argv.pop())
-    serve(socket.socket(fileno=stream_fd), log_fd)
+    del sys.argv[1:]
+    serve(socket.socket(fileno=stream_fd), log_fd, guard)

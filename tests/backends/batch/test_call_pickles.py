@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -178,3 +180,18 @@ def test_a_call_that_a_finalizer_submits_meanwhile_changes_nothing() -> None:
         assert sending_far()
     assert not sending_apart()
     assert not sending_far()
+
+
+def test_a_pickled_call_does_not_keep_the_arguments() -> None:
+    """Not even until the next garbage collection: an array may be large."""
+    numpy = pytest.importorskip("numpy")
+    array, contents = numpy.arange(100_000), LargeContents()
+    alive = weakref.ref(array)
+    pickles = pickle_call((max, (array,), {}), [], contents)
+    gc.disable()
+    try:
+        del array
+        assert alive() is None
+    finally:
+        gc.enable()
+    assert packed_call(pickles).load()[1][0][-1] == 99_999

@@ -363,7 +363,7 @@ def can_be_another_host() -> bool:
 def test_a_job_on_another_host_leaves_no_claim(
     how: str, gate: Gate, journal: str, slurm: Cluster, results: Path
 ) -> None:
-    """From here nobody could prove that a process there is gone."""
+    """Its own process removes it, as from elsewhere nobody could prove that a process there is gone."""
     if not can_be_another_host():
         pytest.skip("no right to pretend to be another host")
     launcher = ("unshare", "--uts", "sh", "-c", 'hostname other; exec "$@"', "sh")

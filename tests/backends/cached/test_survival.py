@@ -32,9 +32,10 @@ def garbage(results: Path) -> list[str]:
 # ------------------------------------------------------------------ workers
 
 
-def test_a_killed_worker_leaves_a_claim_that_is_succeeded(ex: Executor, results: Path, journal: str) -> None:
+def test_a_killed_worker_leaves_nothing_but_its_failure(ex: Executor, results: Path, journal: str) -> None:
     assert isinstance(ex.submit(calls.dying, journal, 1).exception(), WorkerLost)
-    assert [name.partition("/")[0] for name in garbage(results)] == ["claims"]
+    assert not garbage(results)
+    assert [entry.state for entry in Cache(results)] == ["failed"]
     future = ex.submit(calls.dying, journal, 1)
     assert future.result() == 2
     assert not garbage(results)
@@ -48,25 +49,11 @@ def test_a_killed_worker_is_restarted(ex: Executor, results: Path, journal: str)
     assert not garbage(results)
 
 
-@pytest.mark.parametrize("sweep", ["check", "prune"])
-def test_claims_of_who_is_gone_are_swept(ex: Executor, results: Path, journal: str, sweep: str) -> None:
-    assert isinstance(ex.submit(calls.dying, journal, 1).exception(), WorkerLost)
-    cache = Cache(results)
-    (problem,) = cache.check().problems
-    assert problem.kind == "left"
-    if sweep == "check":
-        assert cache.check(repair=True).ok
-    else:
-        cache.prune(older_than="1d")
-    assert not garbage(results)
-    assert cache.check().problems == []
-
-
 def test_a_worker_that_dies_while_it_stores(ex: Executor, results: Path, journal: str) -> None:
     future = ex.submit(calls.deadly, journal, str(results))
     assert isinstance(future.exception(), WorkerLost)
     cache = Cache(results)
-    assert len(cache) == 0
+    assert [entry.state for entry in cache] == ["failed"]
     assert sorted(name[:6] for name in garbage(results) if ".tmp" in name) == [f"{future.key[:2]}/.tm"]  # type: ignore[index]
     assert cache.check(repair=True).ok
     assert not garbage(results)
@@ -121,14 +108,24 @@ def test_the_driver_is_killed_while_a_call_runs(
 
 
 @linux
-def test_the_driver_is_killed_and_nobody_waits(script: Any, ended: Any, gate: Any, journal: str, results: Path) -> None:
+@pytest.mark.parametrize("sweep", ["check", "prune"])
+def test_the_driver_is_killed_and_nobody_waits(
+    script: Any, ended: Any, gate: Any, journal: str, results: Path, sweep: str
+) -> None:
     run = script(RUNNING)
     gate.arrived()
     run.kill()
     ended(int(noted(journal)[0]))
+    cache = Cache(results)
+    (problem,) = cache.check().problems
+    assert problem.kind == "left"
     assert len(garbage(results)) == 1
-    assert Cache(results).check(repair=True).ok
+    if sweep == "check":
+        assert cache.check(repair=True).ok
+    else:
+        cache.prune(older_than="1d")
     assert not garbage(results)
+    assert cache.check().problems == []
 
 
 @linux

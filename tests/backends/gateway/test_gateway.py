@@ -9,7 +9,7 @@ import pytest
 from gate import Gate, until
 from sshd import Server
 
-from callyard import Executor, Local
+from callyard import Cache, Executor, Local
 
 
 class Point:
@@ -26,6 +26,16 @@ def moved(point: Point) -> Point:
 
 
 def refuse(value: int) -> None:
+    raise KeyError(value)
+
+
+def speak(value: int) -> int:
+    print("speaking", value)
+    return value
+
+
+def speak_and_refuse(value: int) -> int:
+    print("refusing", value)
     raise KeyError(value)
 
 
@@ -99,3 +109,22 @@ def test_a_result_is_answered_without_a_connection(sshd: Server, results: Path) 
         future = executor.submit(successor, executor.submit(successor, 1))
         assert future.cached
         assert future.result(60) == 3
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_what_the_cache_here_knows_of_a_run_there(sshd: Server, results: Path, detached: bool) -> None:
+    with Executor(backend=Local(detached=detached, host=sshd.host("plain")), cache=results) as executor:
+        good = executor.submit(speak, 1)
+        bad = executor.submit(speak_and_refuse, good)
+        dependent = executor.submit(successor, bad)
+        assert isinstance(dependent.exception(60), KeyError)
+    finished, failed = Cache(results)  # the dependent call has not run
+    assert (finished.function, finished.log, finished.state) == ("speak", "speaking 1\n", "finished")
+    assert (failed.function, failed.log, failed.state) == ("speak_and_refuse", "refusing 1\n", "failed")
+    assert failed.inputs == {good.key: "speak"}
+    assert "in speak_and_refuse" in str(failed.traceback)
+    for entry in (finished, failed):
+        assert entry.seconds > 0
+        assert entry.facts["pid"] != os.getpid()
+        assert entry.usage is not None
+        assert entry.usage.wall > 0

@@ -17,12 +17,12 @@ from gate import Gate, until
 from relay import Relay
 from sshd import Server
 
-from callyard import SSH, Executor, File, Local, ResourceError, Slurm
+from callyard import PBS, SSH, CallyardError, Executor, File, Flux, GridEngine, Local, NodeKind, ResourceError, Slurm
 from callyard.backends.batch.call_pickles import LargeContents, pickle_value
 from callyard.backends.gateway import protocol
 from callyard.backends.gateway.contents import ContentFiles, SentContents
 from callyard.backends.gateway.message_streams import BytesSource, LargeMessage, MessageReader, MessageWriter
-from callyard.backends.gateway.protocol import ContentName, Message
+from callyard.backends.gateway.protocol import ContentName, Message, WantedContent
 from callyard.transport.frames import GarbledFrame
 
 PATIENCE = 60
@@ -67,7 +67,25 @@ def test_a_thousand_calls_cost_few_round_trips(sshd: Server, relay: Relay, funct
         (Local(detached=False), {"cores_per_rank": 0}, "cores"),
         (Local(detached=False), {"partition": "cpu"}, "partition is for a scheduler"),
         (Local(), {"cache_key": "k"}, "cache_key and cache_directory are for a cache"),
+        (Local(), {"partition": "cpu"}, r"partition is for a scheduler, and Local\(detached=True\) runs without one"),
+        (Local(), {"begin": "teatime"}, "begin='teatime' is not read"),
+        (Local(cores=2), {"cores_per_rank": 3}, "this executor has 2 cores"),
+        (Local(gpus=["a", "b"], detached=False), {"gpus_per_rank": 3}, "this executor has 2 GPUs"),
+        (Local(memory="2GB", detached=False), {"memory": 3}, "this executor has 2 GiB"),
         (Slurm(), {"ranks": 4, "ranks_per_node": 2, "nodes": 3}, "leave nodes out"),
+        (Slurm(), {"queue": "long"}, "queue"),
+        (Slurm(), {"slurm_cmd_args": 'an "unclosed quote'}, "slurm_cmd_args must be words as in a shell"),
+        (Slurm(), {"job_name": "zero\0"}, "job_name"),
+        (Slurm(), {"cpu_bind": "cores"}, "cpu_bind is for calls with ranks"),
+        (Slurm(template="#!/bin/bash\n{{ command }}\n"), {"account": "x"}, "means nothing to the template"),
+        (Slurm(nodes=2), {"partition": "gpu"}, "partition='gpu' was asked for"),
+        (Slurm(nodes=2), {"ranks": 6, "nodes": 3}, "nodes=3 was asked for, and there are at most 2 nodes"),
+        (Slurm(nodes=2, walltime="1h"), {"run_time": "2h"}, "the nodes are there for 3600 s"),
+        (Slurm(kinds=[NodeKind(nodes=1, gpus=2)]), {"gpus_per_rank": 3}, "the largest of 1 has 2 GPUs"),
+        (Flux(), {"licenses": "x"}, "licenses"),
+        (Flux(nodes=2), {"ranks": 4, "nodes": 2}, "starts no ranks on the nodes of jobs from outside"),
+        (PBS(), {"wckey": "x"}, "wckey"),
+        (GridEngine(), {"cores_per_rank": 2}, "parallel_environment"),
     ],
 )
 def test_impossible_resources_are_refused_at_once(backend: Any, resources: dict[str, Any], why: str) -> None:
@@ -75,6 +93,25 @@ def test_impossible_resources_are_refused_at_once(backend: Any, resources: dict[
     chosen = replace(backend, host=SSH("nobody-there", command="false"))
     with Executor(backend=chosen) as executor, pytest.raises(ResourceError, match=why):
         executor.submit(abs, 1, resource_dict=resources)
+
+
+@pytest.mark.parametrize(
+    ("backend", "settings", "why"),
+    [
+        (Slurm(), {"max_tasks_per_child": 1}, "max_tasks_per_child is for workers"),
+        (Local(), {"max_tasks_per_child": 1}, "max_tasks_per_child is for workers"),
+        (Slurm(detached=False), {}, r"Slurm\(detached=False\) needs "),
+        (Slurm(nodes=2, calls_per_job=3), {}, "calls_per_job is for calls that are jobs of their own"),
+        (Slurm(template="#!/bin/bash\n{{ comand }}\n"), {}, r"does not run \{\{ command \}\}"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused_at_once(
+    backend: Any, settings: dict[str, Any], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("SLURM_")]:
+        monkeypatch.delenv(name)
+    with pytest.raises(CallyardError, match=why):
+        Executor(backend=replace(backend, host=SSH("nobody-there", command="false")), **settings)
 
 
 def test_a_large_argument_crosses_once(sshd: Server, relay: Relay, tmp_path: Path) -> None:
@@ -197,9 +234,9 @@ def test_contents_are_files(tmp_path: Path) -> None:
     (name,) = sent.add(pickled).contents
     files = ContentFiles(str(tmp_path / "contents"))
     assert files.missing([name, name]) == [name]
-    source = sent.of(ContentName(False, name))
+    source = sent.of(WantedContent(ContentName(False, name)))
     assert source is not None
-    with files.incoming(name) as incoming:
+    with files.incoming(name, 0) as incoming:
         for piece in source.pieces(1000):
             assert not files.accept(incoming)
             incoming.write(piece)
@@ -211,4 +248,4 @@ def test_contents_are_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not the name"):
         files.load("../../etc/passwd")
     del pickled, source, piece
-    assert sent.of(ContentName(False, name)) is None
+    assert sent.of(WantedContent(ContentName(False, name))) is None

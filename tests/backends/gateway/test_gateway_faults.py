@@ -209,3 +209,39 @@ def test_calls_that_could_not_be_handed_over_at_the_end_are_told() -> None:
 def test_no_file_of_the_home_directory_is_taken_for_a_module() -> None:
     text = script("mark", "python3", "", [])
     assert text.index("sys.path[:] =") < text.index("import json")
+
+
+def test_a_driver_that_leaves_is_waited_for_until_its_calls_are_submitted(gateway: Gateway) -> None:
+    """Their large arguments may still be on the way."""
+    sent, large = SentContents(), os.urandom(1_000_000)
+    pickles = pickle_call((len, (large,), {}), [], LargeContents())
+    call = SentCall("call", Resources(), None, 0, list(map(sent.add, pickles)), [], [])
+    gateway._on_message(Message(protocol.CALL, 1, call, []))
+    gateway._on_message(Message(protocol.CALL, 2, small_call(abs, -1), []))  # it need not wait
+    gateway._on_message(Message(protocol.LEAVE, 0, None, []))
+    assert [fn for fn, _ in gateway._backend.calls] == [abs]  # type: ignore[union-attr]
+    ((_, _, names),) = gateway._writer.said  # type: ignore[attr-defined]
+    for name in names:
+        source = sent.of(name)
+        assert source is not None
+        gateway._on_message(Message(protocol.CONTENT, 0, name, [b"".join(source.pieces(1 << 30))]))
+    assert [fn for fn, _ in gateway._backend.calls] == [abs, len]  # type: ignore[union-attr]
+    assert gateway._writer.said[-1][0] == protocol.ENDED  # type: ignore[attr-defined]
+
+
+def test_a_call_whose_content_cannot_be_stored_fails_alone(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent, large = SentContents(), os.urandom(1_000_000)
+    pickles = pickle_call((len, (large,), {}), [], LargeContents())
+    call = SentCall("call", Resources(), None, 0, list(map(sent.add, pickles)), [], [])
+    gateway._on_message(Message(protocol.CALL, 1, call, []))
+    gateway._on_message(Message(protocol.CALL, 2, small_call(abs, -1)._replace(inputs=[SentInput(1)]), []))
+    ((_, _, (name,)),) = gateway._writer.said  # type: ignore[attr-defined]
+    gateway._on_message(Message(protocol.CONTENT, 0, name, [large[:-1]]))
+    errors = {
+        number: str(pickle.loads(said)[0]) for kind, number, said in gateway._writer.said if kind == protocol.ERROR
+    }  # type: ignore[attr-defined]
+    assert "a large argument cannot be used in" in errors[1]
+    assert "it was changed meanwhile" in errors[1]
+    assert "another call, of which this one needs the result" in errors[2]
+    gateway._on_message(Message(protocol.CALL, 3, call, []))  # it is asked for once more
+    assert gateway._writer.said[-1][0] == protocol.WANT  # type: ignore[attr-defined]

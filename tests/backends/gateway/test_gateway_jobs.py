@@ -19,6 +19,7 @@ from sshd import Server
 
 import callyard
 from callyard import SSH, Executor, Slurm
+from callyard.backends.gateway.gateway_call import GatewayFuture
 from callyard.testing.executor_contract import ExecutorContract
 
 PATIENCE = 60
@@ -151,6 +152,62 @@ def test_two_gateways_at_once(
         second = b.submit(noted, journal, gate, 1)
         gate.open()
         assert (first.result(PATIENCE), second.result(PATIENCE)) == (2, 2)
+    assert runs(journal) == ["1"]
+
+
+@pytest.fixture
+def no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no word come here of the beginning of calls: it is on its way while a call is cancelled."""
+    monkeypatch.setattr(GatewayFuture, "news", lambda *_: None)
+
+
+def test_a_call_that_began_meanwhile_is_cancelled_there(
+    sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, results: Path, no_news: None
+) -> None:
+    with Executor(backend=backend(sshd, slurm, place), cache=results) as executor:
+        running = executor.submit(noted, journal, gate, 1)
+        dependent = executor.submit(noted, journal, None, running)
+        gate.arrived()
+        assert running.cancel()
+        assert dependent.cancelled()
+        until(lambda: not slurm.jobs())
+    assert runs(journal) == ["1"]
+
+
+def test_a_later_gateway_ends_the_jobs_of_an_earlier_one(
+    sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, results: Path
+) -> None:
+    """They are the same executor's, whichever gateway has submitted them."""
+    warnings.simplefilter("ignore")
+    with Executor(backend=backend(sshd, slurm, place), cache=results) as executor:
+        first = executor.submit(noted, journal, gate, 1)
+        second = executor.submit(noted, journal, None, first)
+        gate.arrived()
+        until(lambda: len(slurm.jobs()) == 2)
+        for process in gateways():
+            process.kill()
+        until(lambda: "the connection to plain" in repr(second))
+        until(lambda: "the connection to plain" not in repr(second))
+        until(lambda: second.job_id)
+        assert second.cancel()
+        until(lambda: len(slurm.jobs()) == 1)
+        executor.kill_workers()
+        until(lambda: not slurm.jobs())
+    assert runs(journal) == ["1"]
+
+
+def test_a_call_that_others_wait_for_goes_on(
+    sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, tmp_path: Path, no_news: None
+) -> None:
+    chosen = backend(sshd, slurm, place)
+    with Executor(backend=chosen, cache=tmp_path / "a") as a, Executor(backend=chosen, cache=tmp_path / "b") as b:
+        first = a.submit(noted, journal, gate, 1)
+        gate.arrived()
+        second = b.submit(noted, journal, gate, 1)
+        until(lambda: len(list((place / ".callyard/cache/jobs").glob("*/at-*"))) == 2)  # both wait for it
+        assert first.cancel()
+        gate.open()
+        assert second.result(PATIENCE) == 2
     assert runs(journal) == ["1"]
 
 

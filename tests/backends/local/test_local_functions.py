@@ -15,7 +15,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from gate import Gate
 
 from callyard import Executor, ResourceError
 
@@ -347,7 +346,7 @@ CELLS = [
     def work(x):
         return helper(x)
 
-    ex = Executor(2, progress=PROGRESS)
+    ex = Executor(2, progress=True)
     ex.submit(work, 1).result()
     """,
     "rate = 3\nex.submit(work, 1).result()",
@@ -417,8 +416,7 @@ def test_a_notebook(tmp_path: Path) -> None:
     import nbclient
     import nbformat
 
-    progress = "True" if importlib.util.find_spec("tqdm") else "False"
-    cells = [textwrap.dedent(cell).strip().replace("PROGRESS", progress) for cell in CELLS]
+    cells = [textwrap.dedent(cell).strip() for cell in CELLS]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     nbclient.NotebookClient(notebook, timeout=60, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert [_shown(cell) for cell in notebook.cells] == OUTPUTS
@@ -429,15 +427,3 @@ def _shown(cell: Any) -> str:
         if output.output_type == "execute_result":
             return str(output.data["text/plain"])
     return "".join(o.text for o in cell.outputs if o.output_type == "stream" and o.name == "stdout")
-
-
-def test_progress(make: Make, gate: Gate, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("tqdm")
-    with Executor(1, progress=True) as ex:
-        futures = [ex.submit(abs, i) for i in range(3)]
-        failing = ex.submit(operator.truediv, 1, 0)
-    assert failing.exception() is not None
-    assert all(future.done() for future in futures)
-    shown = capsys.readouterr().err
-    assert "4/4" in shown
-    assert "failed=1" in shown

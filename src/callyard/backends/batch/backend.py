@@ -23,18 +23,21 @@ import queue
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import count
 from time import monotonic
 from typing import Any
 
 from ...cache.directory import CacheDirectory
 from ...dependencies.wait import when_done
-from ...errors import CallyardError, ResourceError, SchedulerError
+from ...errors import CallyardError, SchedulerError
 from ...futures import Future, ends_futures, when_ended
 from ...hashing.call_key import Reference, references_of
-from ...jobs.submission import trial_of
 from ...resources import Resources
 from ...serialize.importable import apart
 from ...serialize.packed import load_with_inputs
+from ...status.call_status import CallStatus
+from ...status.ended_calls import EndedCalls
+from ...status.executor_status import ExecutorStatus
 from ...utils import interpreter_exit
 from ...utils.command_thread import CommandThread
 from ...utils.threads import LazyThread, next_item
@@ -42,14 +45,15 @@ from ..base import Settings
 from ..cached.cached_future import CachedCall, KeyedResult
 from ..failed_nodes import FailedNodes
 from ..live_base import FORKED, unpicklable
-from ..resource_mapping import check_template, job_options, with_nodes
 from ..run_directories import remove_if_over
 from .batch_state import Abandon, Ask, Drop, ExecutorAction, Look, Settle, Submit, Write
-from .call import JobCall, JobFuture, call_of, like_of
+from .batch_status import add_call, status_of
+from .call import JobCall, JobFuture, call_of
 from .call_pickles import CallPickle, LargeContents, packed_call, pickle_call
 from .delivery import Delivery
 from .earlier_batches import EarlierBatches
 from .executor_state_machine import ExecutorState
+from .job_check import JobCheck
 from .poller import FileWatcher, Poller
 from .scheduler_client import SchedulerClient
 from .submitter import Canceller, Submitter
@@ -57,7 +61,6 @@ from .writer import BatchWriter, Intake, JobSettings
 
 _log = logging.getLogger("callyard")
 _QUIET, _LONGEST = 0.02, 1.0  # s without a new call, and s in all, before the gathered calls go out together
-_MOST_KINDS = 1000  # of resources that are remembered
 _FAILURES = 3  # in a row, before the executor is given up
 
 
@@ -80,10 +83,11 @@ class BatchBackend:
         self._scheduler = scheduler
         self._private = private  # no other process looks for results there
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._waiting: set[Future[Any]] = set()  # the futures without an end so far
+        self._waiting: dict[Future[Any], int] = {}  # the futures without an end so far, with the numbers of the calls
+        self._numbers, self._ended_calls = count(), EndedCalls()
         self._commands = commands = CommandThread(self._inbox.put)
         self._state = state = ExecutorState(job_settings.poll, job_settings.result_grace)
-        self._delivery = delivery = Delivery(home, private, state, clock)
+        self._delivery = delivery = Delivery(home, private, state, clock, settings.executor, settings.recorder)
         self._earlier = earlier = EarlierBatches(home, state, delivery, clock)
         self._submitter = Submitter(commands, scheduler, state, earlier, delivery, clock)
         writer = BatchWriter(home, job_settings, settings, private)
@@ -91,7 +95,7 @@ class BatchBackend:
         poller = Poller(commands, scheduler, state, delivery, clock)
         self._poller, self._watcher = poller, FileWatcher(state, delivery, poller, clock)
         self._canceller = Canceller(commands, scheduler, state, earlier, delivery)
-        self._checked: set[str] = set()  # the kinds of resources already known as possible for a job
+        self._check = JobCheck(scheduler.texts, job_settings)
         self._thread = LazyThread("callyard-jobs")
         self.failed_nodes = FailedNodes(job_settings.exclude_failed_nodes)
         self._closing = self._leaving = False
@@ -115,9 +119,8 @@ class BatchBackend:
             raise RuntimeError(FORKED)
         if self._broken:
             raise SchedulerError("this executor cannot look after jobs any more, see the log; make a new one")
-        resources = self._with_defaults(resources)
-        job_options(resources)  # refuses impossible ones
-        self._check(resources)
+        resources = self.failed_nodes.without(self._check.completed(resources))
+        self._check.check(resources)
         future = JobFuture(getattr(fn, "__name__", None) or type(fn).__name__, self._wake)
         parts, sources = (fn, args, dict(kwargs)), list[Any]()
         try:
@@ -150,7 +153,7 @@ class BatchBackend:
     def _accept(self, call: JobCall, sources: list[Any]) -> None:
         future = call.future
         # Before anything can end the call: an executor being closed looks here for calls to wait for.
-        self._waiting.add(future)
+        self._waiting[future] = next(self._numbers)
         when_ended(future, partial(self._forget, call))
         foreign = tuple(source for source in sources if call_of(source, self) is None)
         if sources:
@@ -159,30 +162,6 @@ class BatchBackend:
             when_done(foreign, future, partial(self._admit, call))
         else:
             self._enter(call)
-
-    def _with_defaults(self, resources: Resources) -> Resources:
-        asked = resources.asked()
-        missing = {name: value for name, value in self.job_settings.defaults.items() if name not in asked}
-        return with_nodes(self.failed_nodes.without(resources.updated(missing)))
-
-    def _check(self, resources: Resources) -> None:
-        """Raise ResourceError if no job can have such resources."""
-        like, settings = like_of(resources), self.job_settings
-        if like in self._checked:
-            return
-        if settings.template is not None:
-            check_template(resources, settings.template_uses)
-        try:
-            limit, templated = settings.time(resources.run_time), settings.template is not None
-            self._scheduler.check(trial_of(resources, limit, templated, settings.options))
-        except CallyardError:
-            raise
-        except Exception as error:  # as an unclosed quote, or a value unknown to JSON
-            asked = ", ".join(f"{name}={value!r}" for name, value in resources.asked().items())
-            raise ResourceError(f"no job can be asked for with {asked}: {error}") from error
-        if len(self._checked) >= _MOST_KINDS:
-            self._checked.clear()
-        self._checked.add(like)
 
     def _admit(self, call: JobCall) -> None:
         """Enter a call after the ends of foreign inputs; without other inputs, try its key in the cache first."""
@@ -214,10 +193,25 @@ class BatchBackend:
             self._inbox.put(_nothing)
 
     def _forget(self, call: JobCall, future: Future[Any]) -> None:
-        self._waiting.discard(future)
+        if self._waiting.pop(future, None) is not None:
+            self._ended_calls.note_end(future)
         if self._thread.started:
             # Through the inbox, because no thread but "callyard-jobs" touches the states of calls and batches.
             self._inbox.put(partial(self._state.left, call))
+
+    def status_of(self, future: JobFuture) -> CallStatus | None:
+        """Return the status of a call that has not ended."""
+        call = future.call
+        return None if call is None else status_of(call, self._state, self._scheduler.name, self._clock())
+
+    def status(self, ask: bool = True) -> ExecutorStatus:  # all that is known is known here
+        status = ExecutorStatus()
+        for future, number in list(self._waiting.items()):
+            call = future.call if isinstance(future, JobFuture) and not future.done() else None
+            if call is not None:
+                add_call(status, call, status_of(call, self._state, self._scheduler.name, self._clock()), number)
+        status.add_ended(self._ended_calls)
+        return status
 
     # -- the thread ----------------------------------------------------------------------------------------
 

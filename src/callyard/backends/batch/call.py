@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from ...jobs.planner import ArrayElement, PlannedCall
 from ...jobs.spool import BatchDirectory, CallOutcome
 from ...resources import Resources
 from ...serialize.function_registry import dumps
+from ...status.call_status import unfinished
 from ..cached.cached_future import CachedCall, CachedFuture
 from .call_pickles import CallPickle
 
@@ -70,6 +72,7 @@ class JobCall(PlannedCall):
         self.owner = owner  # the backend that has made the call
         self.data, self.apart, self.sources = data, apart, sources  # see `CallFile`; until the call is written
         self.references = references  # of a call without a ticket: the user's code that it imports
+        self.awaits = tuple(map(_weakly, sources))  # the futures among the arguments, as long as others keep them
         self.entered = False  # the call can be written down
         self.followers: list[JobCall] = []  # calls to be written after this one
         self.duplicates: list[JobCall] = []  # the same call, submitted again before the writing
@@ -79,11 +82,18 @@ class JobCall(PlannedCall):
         self.inputs: list[CallInput | InputSource] = []
         self.directory: BatchDirectory | None = None
         self.number = 0
-        self.ours = False  # submitted by this executor
+        self.told_attempt = 0  # the last run whose start the recorder knows
+        self.ours = False  # submitted by this backend
+        self.ours_before = False  # submitted by an earlier process for the same executor
 
     @property
     def name(self) -> str:
         return self.future.name
+
+    def unfinished_inputs(self) -> tuple[Any, ...]:
+        """Return the futures among the arguments that are not done; those that nobody keeps are left out."""
+        found = (reference() for reference in self.awaits)
+        return unfinished(source for source in found if source is not None)
 
     @property
     def job(self) -> str | None:
@@ -100,6 +110,18 @@ class JobCall(PlannedCall):
         """Let go of all data in the file, above all of other calls, because these would keep their results alive."""
         self.data, self.apart, self.inputs, self.sources = (), None, [], []
         self.after, self.place = (), None
+
+
+def _weakly(source: Any) -> Callable[[], Any]:
+    """Return a weak reference: a call that is a job must not keep the results before it alive."""
+    try:
+        return weakref.ref(source)
+    except TypeError:  # of another library
+        return _gone
+
+
+def _gone() -> None:
+    return None
 
 
 def like_of(resources: Resources) -> str:

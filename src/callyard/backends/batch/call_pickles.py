@@ -6,7 +6,7 @@ the user's modules inside, only the modules are there twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pickle import PickleBuffer
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -17,11 +17,13 @@ from ...serialize.dump import Dump
 from ...serialize.function_registry import FunctionDefinition
 from ...serialize.packed import PackedCall
 from ...serialize.packer import note_futures
+from ...serialize.shared_memory import Memory, PrivateBytes
 
 __all__ = [
     "BufferFile",
     "CallPickle",
     "LargeContents",
+    "hold_arguments",
     "packed_call",
     "pickle_arguments",
     "pickle_call",
@@ -35,16 +37,46 @@ _LARGE = 1 << 16  # bytes
 class LargeContent:
     """Bytes common to the arguments of several calls, in the state at the first submission."""
 
-    __slots__ = ("__weakref__", "data")
+    __slots__ = ("__weakref__", "memory", "token")
 
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+    def __init__(self, memory: Memory, token: bytes) -> None:
+        self.memory, self.token = memory, token
+
+    @property
+    def size(self) -> int:
+        return self.memory.size
+
+    @property
+    def data(self) -> memoryview:
+        return self.memory.read()
+
+
+def _copied(view: memoryview) -> Memory:
+    return PrivateBytes(bytes(view))
+
+
+def _held(view: memoryview) -> Memory:
+    return PrivateBytes(view)
+
+
+_keep: Callable[[memoryview], Memory] = _copied
+
+
+def hold_arguments() -> None:
+    """Copy no arguments in this process: whoever makes its calls does not change them after `submit`."""
+    global _keep
+    _keep = _held
 
 
 class LargeContents:
-    """The contents for calls not written yet."""
+    """The contents for calls not written yet.
 
-    def __init__(self) -> None:
+    Args:
+        keep: makes the copy of each; by default in memory.
+    """
+
+    def __init__(self, keep: Callable[[memoryview], Memory] | None = None) -> None:
+        self._keep = keep or _keep
         self._known: WeakValueDictionary[bytes, LargeContent] = WeakValueDictionary()
 
     def keep(self, view: memoryview) -> LargeContent:
@@ -52,7 +84,7 @@ class LargeContents:
         token = content(b"", view)
         found = self._known.get(token)
         if found is None:  # another thread may be making one, too; then there are two
-            found = self._known[token] = LargeContent(bytes(view))
+            found = self._known[token] = LargeContent(self._keep(view), token)
         return found
 
 
@@ -114,15 +146,18 @@ class _Pickling:
     """A pickle with its large buffers still in the memory of the objects."""
 
     def __init__(self, thing: Any, reduce: Any) -> None:
-        self._buffers: list[memoryview] = []
-        self.dump = Dump(thing, buffer_callback=self._take, reduce=reduce, again=self._buffers.clear)
+        buffers: list[memoryview] = []
 
-    def _take(self, buffer: PickleBuffer) -> bool:
-        """Take a large buffer out of the pickle; return True for a small one, which stays inside."""
-        view = buffer.raw()
-        if view.nbytes >= _LARGE:
-            self._buffers.append(view)
-        return view.nbytes < _LARGE
+        # No method: a circle of references would keep the user's objects until the next garbage collection.
+        def take(buffer: PickleBuffer) -> bool:
+            """Take a large buffer out of the pickle; return True for a small one, which stays inside."""
+            view = buffer.raw()
+            if view.nbytes >= _LARGE:
+                buffers.append(view)
+            return view.nbytes < _LARGE
+
+        self._buffers = buffers
+        self.dump = Dump(thing, buffer_callback=take, reduce=reduce, again=buffers.clear)
 
     def kept(self, contents: LargeContents) -> CallPickle:
         return _kept(self.dump.data, self._buffers, contents)
@@ -148,14 +183,14 @@ def _share(function: Dump, arguments: Dump) -> bool:
 
 def packed_call(pickles: Sequence[CallPickle]) -> PackedCall:
     """Return a call to be opened here."""
-    return PackedCall((each.data, [bytearray(buffer.data) for buffer in each.buffers]) for each in pickles)
+    return PackedCall((each.data, [buffer.memory.view() for buffer in each.buffers]) for each in pickles)
 
 
 class BufferFile:
     """The file `buffers` of a batch in the making: each content has one place in it."""
 
     def __init__(self) -> None:
-        self.contents: list[bytes] = []
+        self.contents: list[memoryview] = []
         self._places: dict[LargeContent, tuple[int, int]] = {}
         self._end = 0
 
@@ -165,7 +200,7 @@ class BufferFile:
 
     def _place(self, buffer: LargeContent) -> tuple[int, int]:
         if buffer not in self._places:
-            self._places[buffer] = self._end, len(buffer.data)
+            self._places[buffer] = self._end, buffer.size
             self.contents.append(buffer.data)
-            self._end += len(buffer.data)
+            self._end += buffer.size
         return self._places[buffer]

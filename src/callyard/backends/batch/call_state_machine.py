@@ -98,6 +98,11 @@ class CallState:
         return self._grace if self._exited_at is None or self._out_of_sight else 0.0
 
     @property
+    def running_since(self) -> float | None:
+        """The time of the first news that the call runs; None while it does not."""
+        return self._running_since
+
+    @property
     def has_begun(self) -> bool:
         return self._running_since is not None
 

@@ -15,6 +15,7 @@ from ...cache.directory import CacheDirectory
 from ...cache.lookup import CachedResult, find
 from ...cache.messages import RunReport
 from ...errors import CacheError
+from ...events.recorder import Recorder
 from ...jobs.batch import CallOutcome
 from ...jobs.spool import BatchDirectory
 from ...system.process_identity import this_process
@@ -33,21 +34,54 @@ _log = logging.getLogger("callyard")
 class Delivery:
     """The ends of the calls of one executor. Each future ends by itself: an error of its callbacks hurts no other."""
 
-    def __init__(self, home: CacheDirectory, private: bool, state: ExecutorState, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        home: CacheDirectory,
+        private: bool,
+        state: ExecutorState,
+        clock: Callable[[], float],
+        executor: str = "",
+        recorder: Recorder | None = None,
+    ) -> None:
+        self._recorder = recorder
         self.home, self._state, self._clock = home, state, clock
         self.private = private  # results are of no use to others
-        self.me = f"{this_process().label}+{os.urandom(4).hex()}"  # our name among the waiting processes
+        self.executor = executor  # its name, if several processes act for it in turn
+        self.me = f"{this_process().label}+{executor or os.urandom(4).hex()}"  # our name among the waiting processes
 
     def show_running(self, calls: Iterable[JobCall]) -> None:
         """Let the futures say "running"."""
         for call in calls:
             if not call.future.done() and not call.future.running():
                 call.future.set_running_or_notify_cancel()
+                self._record_start(call, call.future.attempts)
+
+    def _record_start(self, call: JobCall, attempt: int, has_ended: bool = False) -> None:
+        """Tell the recorder of a run that it does not know, in the words of the job where it has left some.
+
+        A call that `has_ended` without such words has not begun: an input has failed, say.
+        """
+        if self._recorder is None or call.told_attempt >= attempt or call.directory is None:
+            return
+        begun = None
+        with suppress(OSError, CacheError):
+            begun = call.directory.begun(call.number)
+        if begun is None and has_ended:
+            return
+        if begun is not None:  # otherwise the scheduler has been faster; the job's own words follow
+            call.told_attempt = attempt
+        job = (begun and begun.job) or call.job
+        worker = f"job {job}" if job else ""
+        host, at = ("", None) if begun is None else (begun.node, begun.at or None)
+        self._recorder.started(call.future, host, worker, attempt, job, at)
 
     def show_queued(self, calls: Iterable[JobCall]) -> None:
         """Let the futures say "waiting" again, after the return of the job into the queue."""
         for call in calls:
             call.future.again()
+            if self._recorder is not None and call.told_attempt:
+                call.told_attempt = 0
+                self._recorder.waiting(call.future, "", call.job)
 
     def let_go(self, calls: Iterable[JobCall]) -> None:
         """End the wait for calls that go on, perhaps as running ones."""
@@ -116,6 +150,8 @@ class Delivery:
         for call in batch.calls[number]:
             # Before the ends of the futures, because callbacks may ask for the number.
             call.future.attempts = outcome.attempts
+            if self._recorder is not None and outcome.state in ("finished", "failed"):
+                self._record_start(call, outcome.attempts, has_ended=True)
         now = self._clock()
         for call, fate in self._state.outcome_read(batch, number, outcome, now, visible=found is not None):
             _tell(call, partial(self._end_as, call, fate, outcome, found))

@@ -83,6 +83,7 @@ class EarlierBatches:
             # First, because a process looks for other waiting ones before removing a batch.
             directory.attach(self._delivery.me, number)
             is_complete, job = directory.unsent is None, call.job
+            call.ours_before = bool(self._delivery.executor) and directory.batch.executor == self._delivery.executor
             usable = self._is_usable(call, directory)
         if usable:
             self._state.follow(call, self._clock(), is_complete=is_complete, has_job=job is not None)

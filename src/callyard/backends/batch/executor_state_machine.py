@@ -106,6 +106,11 @@ class ExecutorState:
         return min(times, default=None)
 
     @property
+    def sends_at(self) -> float:
+        """The time before which the scheduler takes nothing."""
+        return self._send_at
+
+    @property
     def is_idle(self) -> bool:
         return not self.new and not self.batches
 

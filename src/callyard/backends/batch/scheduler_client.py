@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from threading import Event
 
@@ -71,6 +70,11 @@ class SchedulerClient:
         return (reply.err.strip() or reply.out.strip() or "it did not answer").splitlines()[0]
 
     @property
+    def name(self) -> str:
+        """The scheduler's name for people."""
+        return self._scheduler.name
+
+    @property
     def gaps(self) -> bool:
         """True if the numbers of an array's elements may have gaps."""
         return self._site.numbering.gaps
@@ -120,13 +124,10 @@ class SchedulerClient:
         if refusal.absent:
             raise SubmissionRefused(refusal.kind, refusal.words, absent=refusal.absent)
 
-    def check(self, request: JobRequest) -> None:
-        """Make the command of a request without running the command. Any exception tells why there is none."""
-        self._site.check(request.resources)
-        query = self._scheduler.submit(request)
-        for word in query.argv:
-            if b"\0" in os.fsencode(word):
-                raise ValueError(f"no command has a word with a character of the number 0: {word!r}")
+    @property
+    def texts(self) -> Scheduler:
+        """The scheduler as text, of which nothing is asked."""
+        return self._scheduler
 
     def submit(self, request: JobRequest) -> str:
         """Submit a job and return its ID; where elements are jobs of their own, as a `BatchPart` has them.

@@ -315,7 +315,8 @@ class Canceller:
     def _cancellable(self, batch: BatchState, number: int, call: JobCall) -> list[str]:
         """Return the job of a call without a caller, if the job makes nothing else."""
         directory = batch.directory
-        if not call.ours or not call.future.cancelled() or self._is_shared(directory, number):
+        ours = call.ours or call.ours_before
+        if not ours or not call.future.cancelled() or self._is_shared(directory, number):
             return []
         if directory.ended(number) is not None:
             return []
@@ -349,14 +350,16 @@ class Canceller:
     def _only_our_job(self, batch: BatchState, number: int) -> str | None:
         """Return the job of a call, if the files name no other process that waits for it."""
         try:
-            shared = not batch.calls[number][0].ours or self._is_shared(batch.directory, number)
-            return None if shared else batch.directory.job_of(number)
+            call = batch.calls[number][0]
+            ours = call.ours or call.ours_before
+            return None if not ours or self._is_shared(batch.directory, number) else batch.directory.job_of(number)
         except (OSError, CallyardError):
             return None
 
     def _is_shared(self, directory: BatchDirectory, number: int) -> bool:
         """Return True if others wait for a call of the same job."""
-        return directory.others(self._delivery.me, directory.batch.of_element(directory.batch.element_of(number)))
+        numbers = directory.batch.of_element(directory.batch.element_of(number))
+        return directory.others(self._delivery.me, numbers, self._delivery.executor)
 
 
 def _ended_here(call: JobCall) -> JobCancelled:

@@ -175,6 +175,7 @@ class BatchWriter:
             restart_limit=resources.restart_limit, paths=_import_paths(), cwd=_current_directory(), umask=read_umask(),
             submitter=this_process().label, created=time.time(),
             python=".".join(map(str, sys.version_info[:2])), callyard=VERSION, log_limit=self._job_settings.log_limit,
+            executor=self._settings.executor,
             request={"throttle": "" if self._throttle is None else self._throttle.name} | note_of(
                 names[0] if len(names) == 1 else f"{names[0]}+{len(names) - 1}", resources,
                 None if self._job_settings.separate else self._settings.max_workers,

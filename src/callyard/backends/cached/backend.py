@@ -22,9 +22,10 @@ from ...futures import Future, ends_futures
 from ...hashing.digest import PendingFuture
 from ...resources import Resources
 from ...result_cache import Cache
+from ...status.executor_status import FOR_OTHER_CALLS, ExecutorStatus
 from ...utils import interpreter_exit
 from ...utils.threads import TaskThread
-from ..base import Backend, Settings
+from ..base import Backend, Settings, status_of
 from ..live_base import FORKED, LiveBackend
 from .cached_future import CachedCall, CachedFuture, CallName
 from .pending import PendingCalls
@@ -56,6 +57,7 @@ class CachedBackend:
             sends_copies=inner.detached or elsewhere or isinstance(inner, LiveBackend),
             elsewhere=elsewhere,
             code_only=settings.changes_data,
+            recorder=settings.recorder,
         )
         self._closing = False
         self._forked = False
@@ -76,6 +78,7 @@ class CachedBackend:
             raise RuntimeError(FORKED)
         call = SharedCall(self._context, fn, self._settings.of(resources))
         future = CachedFuture(call.name)
+        future.home = call.settings.cache._directory
         try:
             if name is None:
                 call.prepare(args, kwargs)
@@ -93,10 +96,12 @@ class CachedBackend:
     def _answer(self, call: SharedCall, future: CachedFuture) -> bool:
         """Let the future share a call on its way, or answer from the cache; return False if there is neither."""
         if self._pending.join(call.id, future):
+            self._record_inner_of(future)
             return True
         found = call.look_up()
         if found is None:
             return False
+        self._context.ended_calls.note(call.name, "cached")
         # Before the end, because a callback may ask for the key.
         future.known_as(call.key, True)
         future.identity, future.stored = call.identity(), call.id
@@ -112,9 +117,17 @@ class CachedBackend:
             # False: another thread was faster, and the future has joined that call.
             if self._pending.add(call, future):
                 call.submit(args, kwargs)
+            else:
+                self._record_inner_of(future)
         except BaseException as error:
             call.fail(error)  # for the futures that have joined since
             raise
+
+    def _record_inner_of(self, future: CachedFuture) -> None:
+        """Let what happens to the shared call that a future has joined happen to this future, too."""
+        inner = future.inner
+        if self._context.recorder is not None and inner is not None:
+            self._context.recorder.stands_for(inner, future)
 
     # -- the end ---------------------------------------------------------------------------------------
 
@@ -126,6 +139,17 @@ class CachedBackend:
         if self._closing and self._pending.are_over():
             self._tasks.close()
             self.inner.close(False)
+
+    def status(self, ask: bool = True) -> ExecutorStatus:
+        """Return the status of the inner backend, with the calls that were answered from the cache."""
+        status = status_of(self.inner, ask)
+        elsewhere = self._pending.run_elsewhere()
+        if elsewhere:
+            status.waiting["for another process, which runs it"] = elsewhere
+            status.waiting[FOR_OTHER_CALLS] -= elsewhere
+            status.waiting = +status.waiting
+        status.add_ended(self._context.ended_calls)
+        return status
 
     def cancel_pending(self) -> None:
         self.inner.cancel_pending()

@@ -6,10 +6,13 @@ from collections.abc import Callable
 from concurrent.futures._base import PENDING
 from typing import Any, NamedTuple, Protocol
 
+from ...cache.directory import CacheDirectory
+from ...cache.entry import facts_of_run
 from ...cache.messages import RunDeclined, RunReport, RunRequest
 from ...events.usage import Usage
 from ...futures import Future, Lazy
 from ...jobs.batch import KeyRecipe
+from ...status.call_status import CallStatus
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -20,13 +23,13 @@ class SharedCallView(Protocol):
     inner: Future[object] | None
     where: str
 
-    def leave(self, future: CachedFuture) -> bool: ...
+    def leave(self, future: CachedFuture, begun: bool = False) -> bool: ...
 
 
 class CachedFuture(Future[Any]):
     """The result of a cached call. Several futures may share one call; each can be cancelled by itself."""
 
-    __slots__ = ("_attempts", "_cached", "_call", "_job_id", "_key", "_token", "identity", "stored")
+    __slots__ = ("_attempts", "_cached", "_call", "_job_id", "_key", "_token", "home", "identity", "stored")
 
     def __init__(self, name: str) -> None:
         super().__init__(name)
@@ -36,8 +39,13 @@ class CachedFuture(Future[Any]):
         self._token: bytes | None = None
         self._job_id: str | None = None
         self._attempts = 1
+        self.home: CacheDirectory | None = None
         self.identity = ""  # the name of the call while its result is unknown
         self.stored: tuple[str, str] | None = None  # directory and key of the result, once known to be stored
+
+    def run_facts(self) -> dict[str, Any] | None:
+        """Return what the cache knows of the run, see `RunReport.run`; None for a call that has not run."""
+        return None if self.home is None or self._key is None else facts_of_run(self.home, self._key)
 
     def ends_here(self) -> bool:
         inner = self.inner
@@ -104,6 +112,14 @@ class CachedFuture(Future[Any]):
         call = self._call
         return super().cancel() if call is None else call.leave(self)
 
+    def cancel_begun(self) -> bool:
+        """Cancel the call although it may have begun: its submitter, on another computer, counts it as cancelled.
+
+        Only for a backend that ends the calls of cancelled futures, as jobs.
+        """
+        call = self._call
+        return super().cancel() if call is None else call.leave(self, begun=True)
+
     def left(self) -> bool:
         """End as cancelled; the call goes on or ends without this future."""
         # As in `answered`: from here on the call is not referred to.
@@ -115,6 +131,19 @@ class CachedFuture(Future[Any]):
         call = self._call
         inner = call.inner if call is not None else None
         return self._state is PENDING and inner is not None and inner.running()
+
+    def _present_status(self) -> CallStatus | None:
+        call = self._call
+        if call is None:
+            return None
+        if call.where:
+            return CallStatus("waiting", f"for another process, which runs it: {call.where}")
+        inner = call.inner
+        if inner is None:
+            return CallStatus("waiting", "for a look into the cache")
+        if inner.done():
+            return CallStatus("waiting", "for its result to be stored")
+        return inner.call_status
 
     def _state_word(self) -> str:
         call = self._call
@@ -134,6 +163,7 @@ class KeyedResult:
         if token is not None and token.startswith(b"="):  # a token with no other meaning
             self.result_token = token
         self.opened: Callable[[], Any] = source.result
+        self.origins: Callable[[], tuple[tuple[str, str], ...]] = getattr(source, "origins", tuple)
 
     def done(self) -> bool:
         return True

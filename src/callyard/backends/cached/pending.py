@@ -67,14 +67,19 @@ class PendingCall:
         for future in self._futures:
             future.known_as(key, False)
 
-    def leave(self, future: CachedFuture) -> bool:
-        """Cancel one future, and with the last one the call; return True if the future is cancelled now."""
+    def leave(self, future: CachedFuture, begun: bool = False) -> bool:
+        """Cancel one future, and with the last one the call; return True if the future is cancelled now.
+
+        With `begun` the last one ends a running call, too.
+        """
         try:
             inner = under(self._pending.lock, self._let_go, future)
             # Dropped under the lock: the call goes on for others, and this future ends here.
             if future not in self._futures:
                 return future.left() if not self.ended else future.cancelled()
             if inner is not None:
+                if begun:
+                    inner.again()
                 inner.cancel()  # its end ends the future
                 under(self._pending.lock, self._reopen, inner)
         except BaseException:
@@ -196,6 +201,10 @@ class PendingCalls:
         under(self.lock, self._all.discard, call)
         self._ending.pop(call, None)
         self._after_each()
+
+    def run_elsewhere(self) -> int:
+        """Return the number of calls that another process runs. Any thread may ask."""
+        return sum(1 for call in tuple(self._all) if call.where)
 
     def are_over(self) -> bool:
         """Return True if all calls are done with, and tell the threads that wait for the end."""

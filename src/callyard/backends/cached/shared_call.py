@@ -27,17 +27,20 @@ from ...cache.messages import KeyInputs, RunDeclined, RunReport, RunRequest
 from ...cache.run_call import CachedRun, begin
 from ...dependencies.replace_futures import replace_futures
 from ...errors import CacheError, CallyardError
+from ...events.recorder import Recorder
 from ...futures import Future, when_ended
 from ...hashing.call_key import CallKey, FunctionPart, call_key, function_part, identity_of
 from ...hashing.sources import pack, source_of
 from ...jobs.batch import KeyRecipe
 from ...serialize import definition_identity
 from ...serialize.function_registry import resend_by_value
+from ...status.ended_calls import EndedCalls
 from ...utils.locks import under
 from ...utils.threads import TaskThread
 from ...version import VERSION
 from ..base import Backend
 from .cached_future import Arguments, CachedFuture, CallName, PartialKey
+from .kept_failures import is_end_of_process, is_inherited, keep_lost_call
 from .pending import CallId, PendingCall, PendingCalls
 from .settings import CallSettings
 
@@ -54,7 +57,9 @@ class ExecutorContext:  # The common parts of the cached calls of one executor.
     sends_copies: bool  # arguments are copied at `submit`, and workers see the directory, too
     elsewhere: bool  # calls run on another computer, beside a cache of its own; this process stores their results here
     code_only: bool  # an initializer may change data, so only code is compared
+    recorder: Recorder | None = None
     fresh: set[CallId] = field(default_factory=set)  # results made again by this executor
+    ended_calls: EndedCalls = field(default_factory=EndedCalls)  # those that did not end in the inner backend
 
 
 class SharedCall(PendingCall):
@@ -127,6 +132,9 @@ class SharedCall(PendingCall):
         if late:
             inner.cancel()
             return
+        if self._context.recorder is not None:
+            for future in tuple(self._futures):
+                self._context.recorder.stands_for(inner, future)
         # Outside of the lock: the future may have ended, and then this call ends at once.
         when_ended(inner, self._inner_ended)
         if old is not None:
@@ -188,6 +196,8 @@ class SharedCall(PendingCall):
         facts = {"ingredients": {} if call is None else call.ingredients(), "resources": asked}
         sources = "" if part is None else pack(part.sources, source_of(self.fn))
         more = {"sources": sources} if sources else {}
+        if call is not None and call.inputs:
+            facts["inputs"] = dict(call.inputs)
         if "error_log_file" in asked:
             more["log"] = os.path.abspath(asked["error_log_file"])
         return {**facts, **more, "submitted_from": platform.node(), "callyard": VERSION}
@@ -322,12 +332,21 @@ class SharedCall(PendingCall):
 
     # -- the end ---------------------------------------------------------------------------------------
 
+    def _ended_apart(self) -> EndedCalls:
+        """Return the accounts for an end that is not the inner backend's, whose future is cancelled because of it."""
+        accounts, inner = self._context.ended_calls, self.inner
+        if inner is not None and not inner.done() and not inner.running():
+            accounts.note(self.name, "cancelled", -1)
+        return accounts
+
     def fail(self, error: BaseException) -> None:
         if not isinstance(error, Exception):  # meant for the interrupted thread
             error = CallyardError(f"{self.name!r}: {error!r} interrupted its submission; submit it again")
+        self._ended_apart().note_failure(self.name, error)
         self._finish(lambda future: future.answered(None, None, error, failed=True))
 
     def _answer(self, found: CachedResult) -> None:
+        self._ended_apart().note(self.name, "cached")
         self._finish(lambda future: self._stored_in(future).answered(found, found.token, failed=found.failed))
 
     def _stored_in(self, future: CachedFuture) -> CachedFuture:
@@ -338,27 +357,50 @@ class SharedCall(PendingCall):
         if inner is not self.inner:  # sent again, or answered from elsewhere
             return
         note = self._report
-        here = self._run is not None or (note is not None and not note.stored and note.problem is None)
         # A task, because this may be the I/O thread of the backend, and storing may take long.
-        if here and not inner.cancelled():
+        if not inner.cancelled() and self._stores_here(inner, note):
             self._later(partial(self._store_here, inner))
         elif note is not None and note.files:  # to be looked at, which may take long
             self._later(partial(self._end_like, inner, note))
         else:
             self._end_like(inner, note)
 
+    def _stores_here(self, inner: Future[Any], note: RunReport | None) -> bool:
+        """Return True if this process has to store the end of the call, or to look whether it has to."""
+        if note is not None:
+            return not note.stored and note.problem is None
+        if self._run is not None or not inner.failed():
+            return self._run is not None
+        # A worker tells of each failure, unless it is gone. A job stores its failure and tells nothing.
+        begun = self._requested is not None or self._context.elsewhere
+        told = self._context.inner.detached and not self._context.elsewhere and inner.packed_failure() is not None
+        return begun and not told and self.has_key and self.settings.cache.mode != "read-only"
+
     def _store_here(self, inner: Future[Any]) -> None:
-        """Store the result in this process: the worker does not see the directory, or has only a part of the result."""
-        note = self._report or RunReport()
-        run = self._run or CachedRun(self._request(), self.settings.cache._directory, None)
-        if inner.failed():
-            if self.settings.cache.failures:  # only then: otherwise it need not be opened here
-                error: Any = inner.peek_exception()
-                run.failed(error, str(error.__cause__ or error), 0.0, self._arguments_with_results)
-            run.release()
+        """Store the result in this process: the worker does not see the directory, has only a part, or is gone."""
+        note, directory = self._report or RunReport(), self.settings.cache._directory
+        facts = dict(note.run or {})
+        run = self._run or CachedRun(self._request(), directory, None, facts.pop("began", None))
+        seconds = facts.pop("seconds", None) or (run.age() if inner.usage is None else inner.usage.wall)
+        if inner.usage is not None:
+            facts["usage"] = inner.usage.known()
+        if not inner.failed():
+            note = run.finished(inner.result(), seconds, self._arguments_with_results, None, facts)
         else:
-            note = run.finished(inner.result(), 0.0, self._arguments_with_results)
+            error: Any = inner.peek_exception()
+            if is_end_of_process(error) and note.run is None:
+                run.release()
+                keep_lost_call(self._request(), directory, error, self._arguments_with_results, inner.usage)
+            elif self._run is not None or self._is_kept_here(error):
+                run.failed(error, str(error.__cause__ or error), seconds, self._arguments_with_results, facts)
         self._end_like(inner, note)
+
+    def _is_kept_here(self, error: BaseException) -> bool:
+        """Return True for a failure that no process of the call has stored, and that is the call's own."""
+        context = self._context
+        if self._report is not None or not context.elsewhere:  # another library's executor stores where it runs
+            return self._report is not None or (context.sends_copies and not context.inner.detached)
+        return not is_inherited(error)
 
     def _arguments_with_results(self) -> Arguments:
         kept = getattr(self.inner, "sent_arguments", None)  # by a backend elsewhere
@@ -371,7 +413,7 @@ class SharedCall(PendingCall):
         if note is not None and note.problem is not None:
             tell(f"the result of {self.name!r} was not stored in {self.settings.cache.path}: {note.problem}")
         token = None if note is None else note.token
-        stored = note is not None and note.stored
+        stored = note is not None and note.stored and (not inner.failed() or self.settings.cache.failures)
         if stored and self.settings.cache.mode == "refresh":
             self._context.fresh.add(self.id)  # made again now, so it answers further calls
         # The stored result names the kept files, not those that the function has written.
@@ -399,6 +441,9 @@ class SharedCall(PendingCall):
         inner = self.inner
         if inner is not None:
             inner.cancel()
+            let_go = getattr(inner, "let_go", None)  # of a backend elsewhere, which keeps the data of the call
+            if let_go is not None:
+                let_go()
         self.arguments = self._call = None
         self._context.pending.discard(self)
         self.inner = None

@@ -158,7 +158,8 @@ def _name(future: Any) -> str:
 
 
 def _arguments(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={_shown(value)}" for name, value in bind(fn, args, kwargs)[0])
+    bound = (pair for pair in bind(fn, args, kwargs)[0] if pair[0] != "positional")  # a number of arguments
+    return ", ".join(f"{name}={_shown(value)}" for name, value in bound)
 
 
 def _shown(value: Any) -> str:

@@ -12,8 +12,9 @@ from ..base import BackendFactory, Settings
 from ..job_backends import JobsOnly
 from ..live_settings import LiveSettings
 from ..local import Local
+from ..local_jobs import job_check
 from ..pep3148 import refuse_resources, refuse_settings
-from ..resource_mapping import check_capacity, check_elsewhere, make_plan
+from ..resource_mapping import check_capacity, make_plan
 from ..scheduler_settings import check_jobs_possible
 
 if TYPE_CHECKING:
@@ -40,10 +41,12 @@ def resource_check(choice: BackendFactory | StandardExecutor, settings: Settings
         check_jobs_possible(settings, cache)
     if isinstance(known, Local) and host is None:
         capacity = known.capacity(settings.max_workers)
-        return partial(_check_job_here if detached else make_plan, capacity=capacity)
+        if not detached:
+            return partial(make_plan, capacity=capacity)
+        return job_check(settings, partial(check_capacity, capacity=capacity))
     if not isinstance(known, (Local, LiveSettings, JobsOnly)):  # of another package, whose rules only it knows
         return _accept
-    return partial(check_elsewhere, detached=detached, scheduled=not isinstance(known, Local))
+    return known.resource_check(settings, detached)
 
 
 def _is_detached(known: object) -> bool:
@@ -54,11 +57,6 @@ def _is_detached(known: object) -> bool:
     if isinstance(known, LiveSettings):
         return not known.would_be_live()
     return isinstance(known, JobsOnly)
-
-
-def _check_job_here(resources: Resources, capacity: Any) -> None:
-    check_elsewhere(resources, detached=True, scheduled=False)
-    check_capacity(resources, capacity)
 
 
 def _accept(resources: Resources) -> None:

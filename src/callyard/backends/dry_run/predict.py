@@ -112,7 +112,7 @@ class Predictor:
 
     def _why(self, cache: Cache, key: str, name: str, call: CallKey, known: CallSettings) -> Explanation:
         index = self._indexes.get(cache.path) or self._indexes.setdefault(cache.path, EntryIndex(cache._directory))
-        return compared(index, key, name, parts_of_call(call, known.resources))
+        return compared(index.nearest, key, name, parts_of_call(call, known.resources))
 
     def _in_words(self, cache: Cache, key: str, why: Explanation) -> str:
         entry = _entry(cache, key)

@@ -27,6 +27,8 @@ from ...dependencies.wait import when_done
 from ...errors import CallyardError, WorkerLost
 from ...futures import Future, ends_futures, when_ended
 from ...resources import Resources
+from ...status.call_status import CallStatus
+from ...status.executor_status import ExecutorStatus
 from ...transport.frames import GarbledFrame
 from ...utils import interpreter_exit
 from ...utils.backoff import Backoff
@@ -38,7 +40,9 @@ from ..live_base import FORKED, unpicklable
 from . import protocol
 from .connection import Address, Connection, NoConnection
 from .contents import FileCopies
+from .disk_memory import on_disk
 from .gateway_call import GatewayCall, GatewayFuture, SentError
+from .gateway_status import GatewayQuestions
 from .message_streams import Sinks
 from .packed_calls import CallPacker
 from .private_copies import private_copies
@@ -73,7 +77,7 @@ class GatewayBackend:
         self.detached = detached
         self._address, self._opening = address, opening
         self._description, self._check, self._connect = description, check, connect
-        contents = LargeContents()
+        contents = LargeContents(on_disk)
         self._packer = CallPacker(contents)
         self._numbers = count(1)
         self._told = ToldCalls(opening.run, detached, contents, address.destination)
@@ -85,6 +89,7 @@ class GatewayBackend:
         self._connected_once = self._closing = self._killed = self._leaving = self._left = self._over = False
         self._leave_until: float | None = None
         self._failure: CallyardError | None = None  # no call can be made any more
+        self._questions = GatewayQuestions(self._told, address.destination, self.on_cancel)
         self._forked = False
         # Last, after all attributes: a fork, or the end of the interpreter, may come at any moment.
         _backends.add(self)
@@ -140,8 +145,17 @@ class GatewayBackend:
         call = getattr(future, "call", None)
         if call is not None and not self._leaving:
             self._told.drop(call)
-        self._unfinished.discard(future)
+        if future in self._unfinished:
+            self._unfinished.discard(future)
+            self._questions.ended_calls.note_end(future)
         self._end_if_over()
+
+    def status_of(self, future: GatewayFuture) -> CallStatus | None:
+        """Return the status of a call that has not ended."""
+        return self._questions.status_of(future)
+
+    def status(self, ask: bool = True) -> ExecutorStatus:
+        return self._questions.status(list(self._unfinished), ask)
 
     def _nudge(self) -> None:
         self._wake.put(None)
@@ -267,15 +281,15 @@ class GatewayBackend:
     # -- messages --------------------------------------------------------------------------------------
 
     def _on_message(self, message: Message) -> None:
-        kind, _, content, _, _ = message
+        kind, number, content, _, _ = message
         if kind == protocol.WANT:
             self._told.send_contents(content)
         elif kind == protocol.OPENED:
             self._opened(content)
         elif kind == protocol.REFUSED:
             raise SentError(content).load()
-        elif kind == protocol.WARNING:
-            _warn(content)
+        elif kind == protocol.ANSWER:
+            self._questions.answered(number, content)
         elif kind == protocol.ENDED:
             self._left = self._over = True
         else:

@@ -16,15 +16,16 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from ...cache.directory import CacheDirectory
-from ...cache.kept_files import IncomingContent, KeptFiles, is_content, size_of
+from ...cache.incoming_content import HalfLost, IncomingContent, is_content, received, size_of
+from ...cache.kept_files import FOLDER, KeptFiles
 from ...cache.permissions import check_directory, resolve
 from ...errors import CacheError
-from ...hashing.digest import content
 from ...hashing.files import TravellingFile
+from ...serialize.shared_memory import BorrowedSegment, Memory
 from ...transport.sent_functions import SentFunctions
 from ..batch.call_pickles import CallPickle, LargeContent
 from .message_streams import LARGE, MOST, BytesSource, Piece, Source, SourceLost
-from .protocol import ContentName, SentCall, SentFile, SentPickle
+from .protocol import ContentName, SentCall, SentFile, SentPickle, WantedContent
 
 __all__ = ["ContentFiles", "ContentSink", "FileCopies", "FileSource", "SentContents", "remove_old"]
 
@@ -38,21 +39,39 @@ _COPIES_KEPT = 90 * 24 * 3600.0  # s, longer than jobs wait, as they open copies
 class FileSource:
     """The content of a file, read as it is sent."""
 
-    def __init__(self, name: str, path: str) -> None:
-        self._path, self.size = path, size_of(name)
+    def __init__(self, name: str, path: str, start: int = 0) -> None:
+        self._path, self._start = path, min(start, size_of(name))
+        self.size = size_of(name) - self._start
 
     def pieces(self, most: int) -> Iterator[Piece]:
         """Yield the bytes; the file may have become another one, which the receiver notices by the digest."""
         left = self.size
         try:
             with open(self._path, "rb", buffering=0) as file:
+                file.seek(self._start)
                 while left and (piece := file.read(min(most, left))):
                     left -= len(piece)
                     yield piece
         except OSError as error:
             raise SourceLost(f"{self._path!r} cannot be read any more: {error.strerror}") from error
         if left:
-            raise SourceLost(f"{self._path!r} has become shorter since the call was submitted")
+            raise SourceLost(f"{self._path!r} has become shorter meanwhile")
+
+
+class _DiskSource:
+    """The bytes of a segment, read from its file as they are sent, so that they are never in memory together."""
+
+    def __init__(self, segment: BorrowedSegment, start: int) -> None:
+        self._segment, self._start = segment, min(start, segment.size)
+        self.size = segment.size - self._start
+
+    def pieces(self, most: int) -> Iterator[Piece]:
+        for place in range(0, self.size, most):
+            yield os.pread(self._segment.fd, min(most, self.size - place), self._start + place)
+
+
+def _source(memory: Memory, start: int) -> Source:
+    return _DiskSource(memory, start) if isinstance(memory, BorrowedSegment) else BytesSource(memory.read(), start)
 
 
 class SentContents:
@@ -68,8 +87,7 @@ class SentContents:
     def add(self, pickle: CallPickle) -> SentPickle:
         names = []
         for each in pickle.buffers:
-            name = content(b"", memoryview(each.data)).hex()
-            names.append(f"{len(each.data)}-{name}")
+            names.append(f"{each.size}-{each.token.hex()}")
             self._by_name[names[-1]] = each
         return SentPickle(pickle.data, tuple(names))
 
@@ -91,30 +109,42 @@ class SentContents:
         """Return the numbers of the calls with a large content."""
         return self._calls.get(wanted.name, [])
 
-    def of(self, wanted: ContentName) -> Source | None:
+    def of(self, wanted: WantedContent) -> Source | None:
         """Return a content; None if no call has it any more."""
-        if wanted.is_file:
-            path = self._paths.get(wanted.name)
-            return None if path is None else FileSource(wanted.name, path)
-        found = self._by_name.get(wanted.name)
-        return None if found is None else BytesSource(found.data)
+        (is_file, name, _), start = wanted
+        if is_file:
+            path = self._paths.get(name)
+            return None if path is None else FileSource(name, path, start)
+        found = self._by_name.get(name)
+        return None if found is None else _source(found.memory, start)
 
 
 # ------------------------------------------------------------------ to receive
 
 
 class ContentSink:
-    """A content as it comes. A disk without room is a problem of this content, and not of the connection."""
+    """A content as it comes. A disk without room is a problem of this content, and not of the connection.
+
+    Attributes:
+        again: True if the whole content is to be asked for, as what had come before is of no use.
+    """
 
     def __init__(
-        self, open_content: Callable[[], IncomingContent], came: Callable[[int], object] = id, data: Any = None
+        self,
+        open_content: Callable[[int], IncomingContent],
+        start: int = 0,
+        came: Callable[[int], object] = id,
+        data: Any = None,
     ) -> None:
-        """Open a content for what comes; or for `data`, which has come already."""
-        self.problem = ""
+        """Open a content for what comes from `start` on; or for `data`, which has come already."""
+        self.problem, self.again = "", False
+        self._start = start
         self.incoming: IncomingContent | None = None
         self._came, self._memory = came, memoryview(bytearray(MOST) if data is None else data)
         try:
-            self.incoming = open_content()
+            self.incoming = open_content(start)
+        except HalfLost:
+            self.again = True
         except (OSError, CacheError) as error:
             self._failed(error)
         if data is not None:
@@ -133,14 +163,17 @@ class ContentSink:
 
     def _failed(self, error: OSError | CacheError) -> None:
         self.problem = _not_stored(error)
-        self.close()
+        self._drop(keep_half=False)
 
     def result(self) -> ContentSink:
         return self
 
     def close(self) -> None:
+        self._drop(keep_half=True)
+
+    def _drop(self, keep_half: bool) -> None:
         if self.incoming is not None:
-            self.incoming.close()
+            self.incoming.close(keep_half)
             self.incoming = None
 
     def accepted(self, accept: Callable[[IncomingContent], bool]) -> str:
@@ -150,7 +183,10 @@ class ContentSink:
             return self.problem or "it did not come"
         with incoming:
             try:
-                return "" if accept(incoming) else "it was changed since the call was submitted"
+                if accept(incoming):
+                    return ""
+                self.again = self._start > 0
+                return "it was changed meanwhile"
             except (OSError, CacheError) as error:
                 return _not_stored(error)
 
@@ -176,11 +212,24 @@ class ContentFiles:
         """Return the names of those that are not there."""
         return [name for name in dict.fromkeys(names) if not self._is_there(name)]
 
-    def incoming(self, name: str) -> IncomingContent:
-        """Return a content to be written."""
+    def received(self, name: str) -> int:
+        """Return how many bytes have come of a content that is missing."""
+        return received(name, self._half(name))
+
+    def incoming(self, name: str, start: int) -> IncomingContent:
+        """Return a content to be written behind the first bytes that have come.
+
+        Raises:
+            HalfLost: they are not there any more.
+        """
+        try:
+            return IncomingContent.resume(name, self._half(name), start)
+        except HalfLost:
+            if start:
+                raise
         path = self._path(name)
-        beside = f"{path}.{os.getpid()}"
-        return IncomingContent(name, os.open(beside, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), beside)
+        beside = f"{path}.{os.urandom(6).hex()}"  # another gateway may be receiving the same
+        return IncomingContent(name, os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), beside)
 
     def accept(self, incoming: IncomingContent) -> bool:
         """Let a content appear; return False if other bytes were written."""
@@ -205,6 +254,9 @@ class ContentFiles:
         except FileNotFoundError:
             return False
 
+    def _half(self, name: str) -> str:
+        return f"{self._path(name)}.half"
+
     def _path(self, name: str) -> str:
         if not is_content(name):
             raise ValueError(f"{name!r} is not the name of a content")
@@ -215,7 +267,7 @@ class FileCopies:
     """Files of the other side (`callyard.File`), kept on this one: one for each content and name."""
 
     def __init__(self, directory: CacheDirectory) -> None:
-        self._own = KeptFiles(directory)
+        self._directory, self._own = directory, KeptFiles(directory)
         self._all = [self._own]
 
     def look_into(self, cache: CacheDirectory) -> None:
@@ -223,7 +275,9 @@ class FileCopies:
         self._all.append(KeptFiles(cache))
 
     def remove_old(self) -> None:
-        """Remove those that no call has used for long."""
+        """Remove those that no call has used for long, and halves that came to processes that are gone."""
+        self._directory.sweep(FOLDER)
+        self._own.remove_halves()
         with contextlib.suppress(FileNotFoundError):
             remove_old(self._own.path, _COPIES_KEPT)
 
@@ -242,9 +296,17 @@ class FileCopies:
         """
         return self._place(name, own) or self._own.find(name, own)
 
-    def incoming(self, name: str) -> IncomingContent:
-        """Return a content to be written."""
-        return self._own.incoming(name)
+    def received(self, name: str) -> int:
+        """Return how many bytes have come of a content that is missing."""
+        return self._own.received(name)
+
+    def incoming(self, name: str, start: int) -> IncomingContent:
+        """Return a content to be written behind the first bytes that have come.
+
+        Raises:
+            HalfLost: they are not there any more.
+        """
+        return self._own.resumed(name, start)
 
     def accept(self, own: str, incoming: IncomingContent) -> bool:
         """Let a copy appear; return False if other bytes were written."""

@@ -43,6 +43,11 @@ class GatewayFuture(Future[Any]):
         elif not self.running() and not self.done():
             self.set_running_or_notify_cancel()
 
+    def let_go(self) -> None:
+        """Let go of the call's data, of which nobody has any more need."""
+        if self.done():
+            self.call = None
+
     def sent_arguments(self) -> Arguments:
         """Return the arguments as they were submitted, with results in the places of futures."""
         call = self.call

@@ -29,6 +29,7 @@ __all__ = [
     "Announced",
     "BytesSource",
     "LargeMessage",
+    "MemorySink",
     "MessageReader",
     "MessageWriter",
     "Piece",
@@ -84,8 +85,8 @@ class Sink(Protocol):
 class BytesSource:
     """Bytes in memory."""
 
-    def __init__(self, data: Any) -> None:
-        self._view = memoryview(data).cast("B") if len(data) else memoryview(b"")
+    def __init__(self, data: Any, start: int = 0) -> None:
+        self._view = memoryview(data).cast("B")[start:] if len(data) else memoryview(b"")
         self.size = len(self._view)
 
     def pieces(self, most: int) -> Iterator[Piece]:
@@ -93,7 +94,9 @@ class BytesSource:
             yield self._view[start : start + most]
 
 
-class _MemorySink:
+class MemorySink:
+    """A part of a large message, received in memory."""
+
     def __init__(self, size: int, came: Callable[[int], object]) -> None:
         self._buffer, self._place, self._came = bytearray(size), 0, came
 
@@ -125,7 +128,7 @@ Sinks = Callable[[Announced], Sequence[Sink]]
 
 def in_memory(message: Announced, came: Callable[[int], object] = id) -> Sequence[Sink]:
     """Return sinks in the memory of this process; `came` is told of each number of bytes that has come."""
-    return [_MemorySink(size, came) for size in message.sizes]
+    return [MemorySink(size, came) for size in message.sizes]
 
 
 class LargeMessage(NamedTuple):
@@ -387,6 +390,6 @@ def _frames(message: LargeMessage) -> Iterator[Sequence[Piece]]:
             for piece in source.pieces(MOST):
                 yield HEAD.pack(MARK, HEAD.size + len(piece), PIECE, 0, 0, 0), piece
                 message.sent(len(piece))
-    except SourceLost as error:
+    except (OSError, SourceLost) as error:
         problem = str(error)
     yield (encode(END, 0, 0, 0, pickle.dumps((problem, ()), 5)),)

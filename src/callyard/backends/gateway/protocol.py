@@ -9,11 +9,13 @@
                         KILL       end all calls, by this signal where they run
                         LEAVE      this process ends; jobs go on
                         CLOSE      end, now that all calls have ended
+                        ASK        the status of calls, and perhaps of the executor, at this moment
     gateway -> driver   OPENED     the description of the backend
                         REFUSED    the backend cannot be opened: the error
                         NEWS       of calls: running or not, job, number of the run
                         RESULT, ERROR, CANCELLED   the end of a call
                         WARNING    a text for the user
+                        ANSWER     to an ASK of the same number
                         ENDED      the last message
     both                WANT       names of contents that are not there yet: of calls, or of files that results name
                         CONTENT    one of these
@@ -25,26 +27,29 @@ How messages become bytes, large ones in pieces, is the part of `message_streams
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 __all__ = [
     "BEAT",
     "SILENCE",
+    "Answer",
     "ContentName",
     "LinkBroken",
     "Message",
     "Opening",
+    "Question",
     "SentCall",
     "SentFile",
     "SentInput",
     "SentPickle",
     "SentResult",
+    "WantedContent",
 ]
 
-OPEN, FUNCTION, CALL, CONTENT, CANCEL, FORGET, FORGET_FUNCTIONS, KILL, LEAVE, CLOSE = range(71, 81)
+OPEN, FUNCTION, CALL, CONTENT, CANCEL, FORGET, FORGET_FUNCTIONS, KILL, LEAVE, CLOSE, ASK = range(71, 82)
 OPENED, REFUSED, WANT, NEWS, RESULT, ERROR, CANCELLED, WARNING, ENDED = range(91, 100)
-ALIVE, BEGIN, PIECE, END = range(100, 104)
+ALIVE, BEGIN, PIECE, END, ANSWER = range(100, 105)
 
 BEAT = 10.0  # s between two signs of life
 SILENCE = 35.0  # s without any byte after which the other side counts as gone
@@ -84,6 +89,13 @@ class ContentName(NamedTuple):
     own: str = ""  # the name of the file
 
 
+class WantedContent(NamedTuple):
+    """A content from some place on: what is before it has come over an earlier connection."""
+
+    name: ContentName
+    start: int = 0  # bytes
+
+
 class SentInput(NamedTuple):
     """An input of a call: the result of another call, or a part of that; or else a value."""
 
@@ -114,6 +126,30 @@ class SentResult(NamedTuple):
     job_id: str | None
     attempts: int
     files: Sequence[SentFile] = ()
+    run: Mapping[str, Any] | None = None  # what is known of the run, see `RunReport`
+
+
+class SentFailure(NamedTuple):
+    """The failure of a call."""
+
+    error: bytes  # exception and traceback, pickled
+    run: Mapping[str, Any] | None = None  # as of a result; None for a call that has not begun
+
+
+class Question(NamedTuple):
+    """A question about this moment."""
+
+    calls: Sequence[int]  # numbers of calls
+    whole: bool  # about all calls together, too
+
+
+class Answer(NamedTuple):
+    """The answer: for each call its `CallStatus` as a tuple, None for an unknown one; and what waits for what."""
+
+    calls: Sequence[tuple[Any, ...] | None]
+    waiting: dict[str, int]  # the numbers of waiting calls, by reason
+    capacity: dict[str, int]
+    used: dict[str, int]
 
 
 class Opening(NamedTuple):

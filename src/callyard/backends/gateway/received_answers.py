@@ -17,11 +17,13 @@ from ...futures import Lazy
 from ...hashing.files import Copies, copies_from
 from ...serialize.packed import Packed
 from ...serialize.shared_memory import PrivateBytes
+from ..cached.cached_future import CachedCall
 from . import protocol
 from .contents import ContentSink, FileCopies
-from .gateway_call import GatewayCall, GatewayFuture, SentError
-from .message_streams import Announced, Sink, in_memory
-from .protocol import ContentName, Message, SentResult
+from .disk_memory import DiskSink
+from .gateway_call import GatewayCall, SentError
+from .message_streams import Announced, MemorySink, Sink
+from .protocol import ContentName, Message, SentFailure, SentResult, WantedContent
 from .told_calls import ToldCalls
 from .transfers import Transfer
 
@@ -73,22 +75,23 @@ class ReceivedAnswers:
         if kind == protocol.RESULT:
             self._result(number, content, message.buffers)
         elif kind == protocol.CONTENT:
-            self._file(content, message.buffers, message.problem)
+            self._file(content.name, message.buffers, message.problem)
         elif kind == protocol.NEWS:
             self._news(content)
         elif kind == protocol.ERROR:
-            self._settle(number, lambda call: call.future.fail(SentError(content)))
+            self._settle(number, partial(_fail, content))
         elif kind == protocol.CANCELLED:
             self._settle(number, _cancel)
 
     def sinks(self, message: Announced) -> Sequence[Sink]:
-        """Return where the parts of a large message go: files to the disk, all others into memory."""
+        """Return where the parts of a large message go: files, and what is very large, to the disk."""
         if message.kind == protocol.CONTENT:
-            wanted: ContentName = message.content
+            wanted, start = message.content
             numbers = [number for number, one in self._incomplete.items() if wanted in one.absent]
             came = self._shown(numbers, sum(message.sizes))
-            return [ContentSink(partial(self._opened().incoming, wanted.name), came)]
-        return in_memory(message, self._shown([message.number], sum(message.sizes)))
+            return [ContentSink(partial(self._opened().incoming, wanted.name), start, came)]
+        came = self._shown([message.number], sum(message.sizes))
+        return [DiskSink.of(size, came) or MemorySink(size, came) for size in message.sizes]
 
     def _shown(self, numbers: Iterable[int], total: int) -> Callable[[int], object]:
         """Let futures show what comes, and return what is to be told of each number of bytes."""
@@ -115,7 +118,8 @@ class ReceivedAnswers:
                 call.future.call = None
 
     def _result(self, number: int, result: SentResult, buffers: list[Any]) -> None:
-        packed = Packed(result.data, tuple(map(PrivateBytes, buffers)), tuple(result.spans))
+        memories = tuple(PrivateBytes(each) if isinstance(each, bytearray) else each for each in buffers)
+        packed = Packed(result.data, memories, tuple(result.spans))
         if not result.files:
             self._settle(number, lambda call: _finish(call, result, packed))
             return
@@ -130,7 +134,8 @@ class ReceivedAnswers:
         asked = {name for one in self._incomplete.values() for name in one.absent}
         self._incomplete[number] = _Incomplete(result, packed, absent)
         if absent - asked:
-            self._told.want(sorted(absent - asked))
+            copies = self._opened()
+            self._told.want([WantedContent(name, copies.received(name.name)) for name in sorted(absent - asked)])
         self._finish_complete([number])
 
     def _opened(self) -> FileCopies:
@@ -145,6 +150,9 @@ class ReceivedAnswers:
         came = buffers[0] if buffers else None
         if isinstance(came, ContentSink):
             problem = problem or came.accepted(partial(self._opened().accept, wanted.own))
+            if came.again:
+                self._told.want([WantedContent(wanted)])
+                return
         else:
             problem = problem or "it is not there any more"
         numbers = [number for number, one in self._incomplete.items() if wanted in one.absent]
@@ -182,6 +190,17 @@ def _finish_with(result: SentResult, packed: Lazy, call: GatewayCall) -> None:
     _finish(call, result, packed)
 
 
+def _fail(failure: SentFailure, call: GatewayCall) -> None:
+    """End a call with its failure, which is kept here, too, if the call has run."""
+    ticket = call.ticket
+    end = partial(call.future.fail, SentError(failure.error))
+    if ticket is None or failure.run is None:
+        end()
+        return
+    ticket.noted(RunReport(run=failure.run))
+    _with_key(call, ticket, end)
+
+
 def _finish(call: GatewayCall, result: SentResult, packed: Lazy) -> None:
     """End a call with its result, whose place in the cache here may have to be found first."""
     future, ticket = call.future, call.ticket
@@ -189,16 +208,21 @@ def _finish(call: GatewayCall, result: SentResult, packed: Lazy) -> None:
     if ticket is None:
         future.finish(packed)
         return
-    ticket.noted(RunReport(result.token))
+    ticket.noted(RunReport(result.token, run=result.run))
+    _with_key(call, ticket, partial(future.finish, packed))
+
+
+def _with_key(call: GatewayCall, ticket: CachedCall, end: Callable[[], object]) -> None:
+    """End a call once its key is known."""
     if ticket.partial_key().recipe is None:
-        future.finish(packed)
+        end()
         return
+
+    def go() -> None:
+        end()
+
     # The key is made here, too, as the gateway's would say nothing about a code's text that is here alone.
-    when_done(tuple(call.sources), future, partial(ticket.admit, call.arguments, lambda: _end(future, packed)))
-
-
-def _end(future: GatewayFuture, packed: Lazy) -> None:
-    future.finish(packed)
+    when_done(tuple(call.sources), call.future, partial(ticket.admit, call.arguments, go))
 
 
 def _cancel(call: GatewayCall) -> None:

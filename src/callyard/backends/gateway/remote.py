@@ -23,20 +23,34 @@ from functools import partial
 from io import BufferedReader, FileIO
 from typing import Any
 
-from ...cache.kept_files import IncomingContent
+from ...cache.incoming_content import IncomingContent
 from ...errors import CallyardError
 from ...futures import Future, item, when_ended
 from ...hashing.files import take_copies_from
 from ...serialize.namespace_replica import LoadedFunction
 from ...serialize.packed import PackedCall, load_with_inputs
+from ...status.executor_status import ExecutorStatus
 from ...transport.frames import GarbledFrame
 from ...worker.exceptions import unreadable_call
-from ..base import Backend
+from ..base import Backend, status_of
+from ..batch.call_pickles import hold_arguments
 from ..cached.backend import CachedBackend
+from ..cached.cached_future import CachedFuture
 from . import protocol
 from .contents import ContentSink
 from .message_streams import Announced, LargeMessage, MessageReader, MessageWriter, Sink, in_memory
-from .protocol import ContentName, Message, Opening, SentCall, SentInput, SentPickle
+from .protocol import (
+    Answer,
+    ContentName,
+    Message,
+    Opening,
+    Question,
+    SentCall,
+    SentFailure,
+    SentInput,
+    SentPickle,
+    WantedContent,
+)
 from .remote_answers import Answers, dumped
 from .remote_place import GatewayPlace
 from .used_packages import compare
@@ -72,6 +86,7 @@ class Gateway:
         self._forgotten: set[int] = set()  # what it will name no more, though calls that wait here may have named it
         self._forgotten_functions: set[int] = set()  # likewise
         self._told: dict[int, tuple[bool, str | None, int]] = {}  # of calls that have not ended, what was said last
+        self._changed = threading.Event()  # a call has come or ended
         self._over = self._left = self._ended = False
 
     def run(self) -> bool:
@@ -111,7 +126,7 @@ class Gateway:
         elif kind == protocol.CALL:
             self._take_in(number, content)
         elif kind == protocol.CONTENT:
-            self._keep(content, buffers, problem)
+            self._keep(content.name, buffers, problem)
         elif kind == protocol.WANT:
             self._send_files(content)
         elif kind == protocol.CANCEL:
@@ -124,10 +139,12 @@ class Gateway:
             self._forgotten_functions.update(content)
             self._forget()
         else:
-            self._end(kind, number, backend)
+            self._end(kind, number, content, backend)
 
-    def _end(self, kind: int, number: int, backend: Backend) -> None:
-        if kind == protocol.KILL:
+    def _end(self, kind: int, number: int, content: Any, backend: Backend) -> None:
+        if kind == protocol.ASK:
+            self._writer.put(protocol.ANSWER, number, self._answered(content, backend))
+        elif kind == protocol.KILL:
             self._cancel_waiting()
             backend.kill(number)
         elif kind == protocol.LEAVE:
@@ -169,10 +186,18 @@ class Gateway:
         absent = self._absent(call)
         asked = [name for name in absent if name not in self._wanted]
         if asked:
-            self._wanted.update(asked)
-            self._writer.put(protocol.WANT, 0, asked)
+            self._want(WantedContent(name, self._received(name)) for name in asked)
         if not self._waiting.add(number, call, absent):
             self._submitted(number, call)
+
+    def _want(self, contents: Iterable[WantedContent]) -> None:
+        asked = list(contents)
+        self._wanted.update(each.name for each in asked)
+        self._writer.put(protocol.WANT, 0, asked)
+
+    def _received(self, name: ContentName) -> int:
+        place = self._place
+        return (place.copies if name.is_file else place.contents).received(name.name)
 
     def _absent(self, call: SentCall) -> list[ContentName]:
         place = self._place
@@ -182,19 +207,19 @@ class Gateway:
     def _sinks(self, message: Announced) -> Sequence[Sink]:
         if message.kind != protocol.CONTENT:
             return in_memory(message)
-        return [ContentSink(partial(self._incoming, message.content))]
+        name, start = message.content
+        return [ContentSink(partial(self._incoming, name), start)]
 
-    def _incoming(self, wanted: ContentName) -> IncomingContent:
+    def _incoming(self, name: ContentName, start: int) -> IncomingContent:
         place = self._place
-        return place.copies.incoming(wanted.name) if wanted.is_file else place.contents.incoming(wanted.name)
+        return (place.copies if name.is_file else place.contents).incoming(name.name, start)
 
     def _keep(self, wanted: ContentName, buffers: list[Any], problem: str) -> None:
         """Store a content that has come, and submit the calls that have waited for it alone."""
         self._wanted.discard(wanted)
         if not buffers:  # the call that had it is gone, and perhaps another one has it by now
             if self._waiting.that_need(wanted):
-                self._wanted.add(wanted)
-                self._writer.put(protocol.WANT, 0, [wanted])
+                self._want([WantedContent(wanted)])
             return
         (came,) = buffers
         if not isinstance(came, ContentSink):  # a small one
@@ -202,6 +227,9 @@ class Gateway:
         place = self._place
         accept = partial(place.copies.accept, wanted.own) if wanted.is_file else place.contents.accept
         problem = problem or came.accepted(accept)
+        if came.again:
+            self._want([WantedContent(wanted)])
+            return
         if problem:
             self._lack(wanted, problem)
         for number, call in self._waiting.arrived(wanted):
@@ -214,7 +242,7 @@ class Gateway:
         what = f"the file {wanted.own!r}" if wanted.is_file else "a large argument"
         error = CallyardError(f"{what} cannot be used in {self._place.path} on {socket.gethostname()}: {problem}")
         for number in self._waiting.that_need(wanted):
-            self._writer.put(protocol.ERROR, number, dumped(error))
+            self._writer.put(protocol.ERROR, number, SentFailure(dumped(error)))
             for freed in self._waiting.drop(number):
                 self._submitted(*freed)
 
@@ -224,10 +252,11 @@ class Gateway:
                 self.warn(text)
             future = self._submit(call)
         except Exception as error:
-            self._writer.put(protocol.ERROR, number, dumped(error))
+            self._writer.put(protocol.ERROR, number, SentFailure(dumped(error)))
             return
         self._futures[number] = future
         self._told[number] = (False, None, 1)
+        self._changed.set()
         when_ended(future, partial(self._call_ended, number))
 
     def _forget(self) -> None:
@@ -287,10 +316,14 @@ class Gateway:
     def _cancel(self, number: int) -> None:
         for freed in self._waiting.drop(number):
             self._submitted(*freed)
+        self._answers.forget(number)
         future = self._futures.pop(number, None)
         if future is not None:
             self._told.pop(number, None)
-            future.cancel()
+            if isinstance(future, CachedFuture) and self._backend is not None and self._backend.detached:
+                future.cancel_begun()
+            else:
+                future.cancel()
 
     def _cancel_waiting(self) -> None:
         for number in self._waiting.clear():
@@ -298,7 +331,17 @@ class Gateway:
 
     # -- answers ---------------------------------------------------------------------------------------
 
-    def _send_files(self, names: Iterable[ContentName]) -> None:
+    def _answered(self, question: Question, backend: Backend) -> Answer:
+        """Return the status of some calls, with the calls before them as words."""
+        told: list[tuple[object, ...] | None] = []
+        for number in question.calls:
+            future = self._futures.get(number)
+            status = None if future is None else future.call_status
+            told.append(status and tuple(status._replace(words=status.reason or status.words, awaits=())))
+        whole = status_of(backend) if question.whole else ExecutorStatus()
+        return Answer(told, dict(whole.waiting), whole.capacity, whole.used)
+
+    def _send_files(self, names: Iterable[WantedContent]) -> None:
         """Send the contents of files that results name, or that there are none."""
         for name in names:
             source = self._answers.source(name)
@@ -308,6 +351,7 @@ class Gateway:
                 self._writer.put_large(partial(LargeMessage, protocol.CONTENT, 0, name, [source]))
 
     def _call_ended(self, number: int, future: Future[Any]) -> None:
+        self._changed.set()
         if self._told.pop(number, None) is not None:
             self._answers.tell(number, future)
 
@@ -315,7 +359,10 @@ class Gateway:
         """Send news of calls; end this process if the driver is silent for too long, as its link may be cut."""
         pause = _SOON
         while True:
-            time.sleep(pause)
+            if self._changed.wait(pause):  # calls have come or ended, so others begin
+                self._changed.clear()
+                pause = _SOON
+                time.sleep(pause)
             if self._ended:
                 return
             if not self._still_there():
@@ -353,6 +400,7 @@ def main(directory: str) -> None:
     os.dup2(nothing, 0)
     os.dup2(2, 1)  # what a user's module prints is no message
     os.close(nothing)
+    hold_arguments()
     directory = os.path.abspath(os.path.expanduser(directory or "~"))
     with BufferedReader(FileIO(reading, "rb"), 1 << 16) as stream:
         gateway = Gateway(directory, MessageReader(stream), MessageWriter(writing))

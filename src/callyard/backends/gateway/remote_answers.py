@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,10 +15,11 @@ from ...hashing.files import File, TravellingFile, noting_files
 from ...serialize.dump import Dump
 from ...serialize.packed import Packed
 from ...worker.exceptions import dump_error, traceback_text
+from ..cached.cached_future import CachedFuture
 from . import protocol
 from .contents import FileSource
 from .message_streams import LARGE, BytesSource, LargeMessage, MessageWriter, Source, pieces
-from .protocol import ContentName, SentFile, SentResult
+from .protocol import SentFailure, SentFile, SentResult, WantedContent
 
 __all__ = ["Answers", "dumped"]
 
@@ -46,12 +47,12 @@ class Answers:
         """Forget a call of which the driver has the result."""
         self._files.pop(number, None)
 
-    def source(self, wanted: ContentName) -> Source | None:
+    def source(self, wanted: WantedContent) -> Source | None:
         """Return the content of a file that a result names; None if no result does."""
         for files in list(self._files.values()):
             for each in files:
-                if each.content == wanted.name:
-                    return FileSource(each.content, each.path)
+                if each.content == wanted.name.name:
+                    return FileSource(each.content, each.path, wanted.start)
         return None
 
     def _large_answer(self, number: int, future: Future[Any]) -> LargeMessage:
@@ -70,7 +71,7 @@ class Answers:
             assert error is not None, "the call has failed"
         except Exception as failure:  # what cannot be opened, or packed again
             error = failure
-        return protocol.ERROR, number, dumped(error), ()
+        return protocol.ERROR, number, SentFailure(dumped(error), _run_of(future)), ()
 
     def _result(self, number: int, future: Future[Any]) -> tuple[int, int, Any, Sequence[Any]]:
         packed, files = future._packed, list[TravellingFile]()
@@ -86,7 +87,13 @@ class Answers:
             self._files[number] = files
         named = [SentFile(each.content, each.own) for each in dict.fromkeys(files)]
         token = getattr(future, "_token", None)
-        return protocol.RESULT, number, SentResult(data, spans, token, future.job_id, future.attempts, named), memories
+        result = SentResult(data, spans, token, future.job_id, future.attempts, named, _run_of(future))
+        return protocol.RESULT, number, result, memories
+
+
+def _run_of(future: Future[Any]) -> Mapping[str, Any] | None:
+    """Return what the cache here knows of the run of a call."""
+    return future.run_facts() if isinstance(future, CachedFuture) else None
 
 
 def _may_be_large(future: Future[Any]) -> bool:

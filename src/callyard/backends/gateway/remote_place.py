@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import time
+from dataclasses import replace
 from typing import Any
 
 from ...cache.directory import CacheDirectory
@@ -57,7 +58,7 @@ class GatewayPlace:
         else:
             return open_backend(factory, settings)
         self.copies.look_into(cache._directory)
-        return open_backend(factory, settings, cache)
+        return open_backend(factory, replace(settings, executor=opening.run), cache)
 
     def close(self) -> None:
         """Remove what no later conversation needs."""

@@ -20,7 +20,7 @@ from .contents import SentContents
 from .gateway_call import GatewayCall, InputLink
 from .message_streams import LARGE, BytesSource, LargeMessage, MessageWriter, Source, pieces
 from .packed_calls import PackedFunction
-from .protocol import ContentName, Opening, SentCall, SentInput
+from .protocol import Opening, SentCall, SentInput, WantedContent
 from .transfers import Transfer
 from .used_packages import UsedPackages
 
@@ -81,11 +81,16 @@ class ToldCalls:
     def disconnect(self) -> None:
         self._writer = None
 
-    def say(self, kind: int, number: int = 0) -> bool:
-        """Send a message without content; return False without a connection."""
+    @property
+    def connected(self) -> bool:
+        """True while there is a gateway to talk to."""
+        return self._writer is not None
+
+    def say(self, kind: int, number: int = 0, content: Any = None) -> bool:
+        """Send a message; return False without a connection."""
         writer = self._writer
         if writer is not None:
-            writer.put(kind, number)
+            writer.put(kind, number, content)
         return writer is not None
 
     def kill(self, signum: int) -> set[Future[Any]]:
@@ -95,13 +100,13 @@ class ToldCalls:
     def _kill(self, signum: int) -> set[Future[Any]]:
         return {call.future for call in self._calls.values()} if self.say(protocol.KILL, signum) else set()
 
-    def want(self, names: Sequence[ContentName]) -> None:
+    def want(self, names: Sequence[WantedContent]) -> None:
         """Ask for the contents of files that results name."""
         writer = self._writer
         if writer is not None:
             writer.put(protocol.WANT, 0, names)
 
-    def send_contents(self, names: Iterable[ContentName]) -> None:
+    def send_contents(self, names: Iterable[WantedContent]) -> None:
         """Send contents, or that no call has them any more."""
         writer = self._writer
         if writer is None:
@@ -115,14 +120,14 @@ class ToldCalls:
             else:
                 writer.put_large(partial(self._content, name, source))
 
-    def _content(self, name: ContentName, source: Source) -> LargeMessage:
+    def _content(self, wanted: WantedContent, source: Source) -> LargeMessage:
         """Return the message with a content, and let the futures of calls that have it show the progress."""
         transfer = self._transfer = Transfer(("sending", f"to {self._destination}"), source.size)
-        for number in self._sent.calls_with(name):
+        for number in self._sent.calls_with(wanted.name):
             call = self._calls.get(number)
             if call is not None:
                 call.future.transfer = transfer
-        return LargeMessage(protocol.CONTENT, 0, name, [source], transfer.came)
+        return LargeMessage(protocol.CONTENT, 0, wanted, [source], transfer.came)
 
     def moved(self) -> float:
         """Return when something of a large content went over last (s)."""

@@ -17,7 +17,7 @@ from .encode import Node
 from .header import DamagedFile, Header, damaged, load_head
 from .record_writer import FAILED, WHOLE
 
-__all__ = ["FAILED", "DamagedFile", "Header", "Stored", "read", "read_facts", "read_head"]
+__all__ = ["FAILED", "DamagedFile", "Header", "Stored", "read", "read_head", "read_noted"]
 
 _PEEK = 4096  # bytes of the first read, because most heads are shorter
 _EIGHT_BYTES = ("float", "int")  # the most frequent outputs
@@ -53,21 +53,22 @@ def read(fd: int, path: str, whole: bool = False) -> Stored:
     return Stored(head, path, fields["parts"], content)
 
 
-def read_facts(fd: int, path: str = "the file") -> dict[str, Any]:
-    """Return the facts alone, whose checksum would take reading the whole file: they are for people only.
+def read_noted(fd: int, path: str = "the file") -> tuple[Header, dict[str, Any]]:
+    """Return the head, checked, and the facts, whose checksum would take reading the whole file: they are for people.
 
-    Raises:
-        DamagedFile: there are none.
+    Without facts that make sense, they are empty.
     """
-    _, block, fields, _ = load_head(fd, os.fstat(fd).st_size, path, _PEEK)
+    head, block, fields, data = load_head(fd, os.fstat(fd).st_size, path, _PEEK)
     try:
         node = fields["parts"]["facts"]
-        if node["is"] != "json" or not 0 <= node["bytes"] <= WHOLE:
-            raise ValueError
-        facts = json_loads(read_at(fd, node["bytes"], block + node["at"]))
+        start, length = block + node["at"], node["bytes"]
+        if node["is"] != "json" or not 0 <= length <= WHOLE:
+            return head, {}
+        text = data[start : start + length] if start + length <= len(data) else read_at(fd, length, start)
+        facts = json_loads(text)
     except (LookupError, TypeError, ValueError):
-        raise damaged(path, "its head describes its part 'facts' wrongly") from None
-    return facts if isinstance(facts, dict) else {}
+        return head, {}
+    return head, facts if isinstance(facts, dict) else {}
 
 
 def _is_sound(head: Header, data: bytes, fd: int, block: int, length: int, meant: str) -> bool:
@@ -164,7 +165,7 @@ class Stored:
 
     def _part(self, name: str) -> Any:
         try:
-            if self.head.files and name == "output":
+            if self.head.files and name in ("output", "error"):
                 from .unpickle import files_in
 
                 # Beside the shard in which the entry is.

@@ -52,6 +52,7 @@ class _AttachedFuture(Future[Any]):
             self._where = "" if holder is None else holder.awaited(key, directory.path)
             if found is None and holder is not None and holder.state() != "gone":
                 return False
+            found = found or find(directory.failures, key)
             return self.end_with(found) if found is not None else self.fail_with(_lost(self.name, key, self._where))
         except Exception as error:  # a damaged or deleted cache must end the future, or waiting threads would hang
             return self.fail_with(error)
@@ -76,7 +77,7 @@ def _lost(name: str, key: str, where: str) -> Exception:
 def future_of(directory: CacheDirectory, claims: Claims, key: str) -> Future[Any]:
     """Return the future of a stored or running call. Raises NoEntry for any other call."""
     holder = claims.holder(key)
-    found = find(directory, key)
+    found = find(directory, key) or (find(directory.failures, key) if holder is None else None)
     if found is not None:
         future = _AttachedFuture(directory, claims, key, found.name, True)
         future.end_with(found)

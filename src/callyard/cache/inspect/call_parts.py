@@ -58,7 +58,10 @@ def differences(then: CallParts, now: CallParts) -> list[Difference]:
     before = aligned(then.ingredients, now.ingredients)
     names = dict(zip(before, then.ingredients, strict=True))  # labels as aligned -> labels as they were
     found = []
-    for label in differing(before, now.ingredients):
+    labels = differing(before, now.ingredients)
+    for label in labels:
+        if label.startswith("class ") and any(each.startswith(f"code of {label[6:]}.") for each in labels):
+            continue  # it has changed by these methods
         old, new = before.get(label), now.ingredients.get(label)
         if label.startswith("argument ") and old is not None and new not in (None, MISSING):
             said = _of_values(label, then, now) or words(label, old, new)

@@ -8,9 +8,10 @@ from typing import Any
 from ...errors import CacheError
 from ..entry import Entry
 
-__all__ = ["arguments", "dataframe"]
+__all__ = ["dataframe"]
 
-_COLUMNS = ("key", "function", "state", "created", "seconds", "size", "host", "arguments")
+_COLUMNS = ("key", "function", "state", "created", "seconds", "size", "host", "arguments", "inputs", "failure")
+_USED = ("cpu", "peak_memory")
 _VALUES = ("args", "kwargs", "output", "error")
 
 
@@ -19,7 +20,7 @@ def dataframe(entries: Iterable[Entry], values: bool) -> Any:
         import pandas as pd
     except ImportError:
         raise CacheError("to_dataframe needs pandas: pip install pandas") from None
-    names = [*_COLUMNS, *(_VALUES if values else ())]
+    names = [*_COLUMNS, *_USED, *(_VALUES if values else ())]
     rows = [[_cell(entry, name) for name in names] for entry in entries]
     table = pd.DataFrame(rows, columns=names)
     table["created"] = pd.to_datetime(table["created"], unit="s", utc=True)
@@ -29,13 +30,9 @@ def dataframe(entries: Iterable[Entry], values: bool) -> Any:
 def _cell(entry: Entry, name: str) -> Any:
     if name == "created":
         return entry.created.timestamp()
-    if name == "arguments":
-        return arguments(entry)
-    return getattr(entry, name)
-
-
-def arguments(entry: Entry) -> str:
-    """Return a text of the arguments, by the names of the parameters; no values are loaded."""
-    prefix = "argument "
-    looks = ((label[len(prefix) :], look) for label, look in entry.ingredients.items() if label.startswith(prefix))
-    return ", ".join(f"{name}={look.partition(' ')[2]}" for name, look in looks)
+    if name == "inputs":
+        return tuple(entry.inputs)
+    if name == "failure":
+        failure = entry.failure
+        return None if failure is None else f"{failure.error}: {failure.message}"
+    return getattr(entry.usage, name, None) if name in _USED else getattr(entry, name)

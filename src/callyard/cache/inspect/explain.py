@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from ...errors import CacheError
-from ...hashing.call_key import NOWHERE, CallKey, KeyContext, call_key, unfollowed
+from ...hashing.call_key import NOWHERE, CallKey, KeyContext, call_key
+from ...hashing.definition_tokens import unfollowed
 from ...hashing.digest import PendingFuture
 from ...hashing.values import value_token
 from ...resources import Resources
@@ -17,9 +19,13 @@ from ..directory import CacheDirectory
 from ..entry import Entry, open_entry
 from .call_parts import CallParts, Difference, differences, parts_of_call, parts_of_entry
 from .key_differences import MISSING, UNBOUND, Ingredients
-from .nearest import EntryIndex
+from .nearest import Noted, nearest
 
 __all__ = ["Explanation", "compared", "explain", "explain_entry", "lines_of"]
+
+
+# Returns the nearest entry of a function with these ingredients but not this key, and its ingredients.
+Search = Callable[[str, Ingredients, str], Noted | tuple[None, Ingredients]]
 
 
 @dataclass(frozen=True)
@@ -122,14 +128,14 @@ def explain(
         return Explanation(key, name, answers(entry), entry, (), outside, ingredients=parts.ingredients)
     missing = _missing(fn, args, kwargs)
     if not missing:
-        return compared(EntryIndex(directory), key, name, parts, outside, _running(directory, key))
+        return compared(partial(nearest, directory), key, name, parts, outside, _running(directory, key))
     whole = parts_of_call(_key(fn, args, {**kwargs, **dict.fromkeys(missing)}, resources), resources)
     marked = {**whole.ingredients, **{f"argument {each}": MISSING for each in missing}}
-    found = compared(EntryIndex(directory), "", name, replace(whole, ingredients=marked), outside)
+    found = compared(partial(nearest, directory), "", name, replace(whole, ingredients=marked), outside)
     if found.nearest is None or UNBOUND not in found.nearest.ingredients:
         return replace(found, ingredients=parts.ingredients, missing=missing)
     # The call of the nearest entry got its missing arguments from an `init_function`, and so may this one.
-    return compared(EntryIndex(directory), key, name, parts, outside)
+    return compared(partial(nearest, directory), key, name, parts, outside)
 
 
 def _missing(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
@@ -147,15 +153,15 @@ def _missing(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str,
 
 def explain_entry(directory: CacheDirectory, entry: Entry) -> Explanation:
     """Compare an entry with the nearest other one."""
-    found = compared(EntryIndex(directory), entry.key, entry.function, parts_of_entry(entry))
+    found = compared(partial(nearest, directory), entry.key, entry.function, parts_of_entry(entry))
     return replace(found, hit=entry.state == "finished")
 
 
 def compared(
-    index: EntryIndex, key: str, name: str, parts: CallParts, outside: Sequence[str] = (), running: str = ""
+    search: Search, key: str, name: str, parts: CallParts, outside: Sequence[str] = (), running: str = ""
 ) -> Explanation:
     """Compare a call, given by the parts of its key, with the nearest entry of another key."""
-    other, noted = index.nearest(name, parts.ingredients, key)
+    other, noted = search(name, parts.ingredients, key)
     found = () if other is None else differences(parts_of_entry(other, noted), parts)
     return Explanation(key, name, False, other, found, outside, running, ingredients=parts.ingredients)
 

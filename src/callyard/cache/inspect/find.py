@@ -7,15 +7,28 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
+from typing import TypeVar
 
 from ...errors import CacheError
 from ...utils.quantities import FILE_SIZES, SECONDS, measured
 from ..directory import CacheDirectory
-from ..entry import Entry, open_entry
+from ..entry import Entry, open_entry, open_noted
 from ..format.record_file import DamagedFile
 
-__all__ = ["NoEntry", "age", "entries", "keys_by_age", "needed_files", "the_key", "volume"]
+__all__ = [
+    "NoEntry",
+    "age",
+    "all_keys",
+    "entries",
+    "keys_by_age",
+    "needed_files",
+    "noted_entries",
+    "open_any",
+    "the_key",
+    "volume",
+]
 
+T = TypeVar("T")
 _SHORTEST = 6  # characters of the beginning of a key, at least
 
 
@@ -64,14 +77,34 @@ def _some(keys: list[str]) -> str:
 
 
 def keys_by_age(directory: CacheDirectory) -> list[str]:
-    """Return all keys, the oldest files first."""
+    """Return the keys of all results, the oldest files first."""
+    return [key for _, key in _by_age(directory)]
+
+
+def all_keys(directory: CacheDirectory) -> list[str]:
+    """Return the keys of all results, and of the failures without a later result; the oldest files first."""
+    results = _by_age(directory)
+    known = {key for _, key in results}
+    failures = (found for found in _by_age(directory.failures) if found[1] not in known)
+    return [key for _, key in sorted([*results, *failures])]
+
+
+def _by_age(directory: CacheDirectory) -> list[tuple[int, str]]:
     found = []
     for key, file in directory.entries():
         try:
             found.append((file.stat(follow_symlinks=False).st_mtime_ns, key))
         except OSError:
             continue  # removed in the meantime
-    return [key for _, key in sorted(found)]
+    return sorted(found)
+
+
+def open_any(directory: CacheDirectory, key: str) -> Entry:
+    """Return the entry of a key: its result, or else its failure. Raises as `open_entry` does."""
+    try:
+        return open_entry(directory, key)
+    except FileNotFoundError:
+        return open_entry(directory.failures, key)
 
 
 def needed_files(directory: CacheDirectory) -> set[str] | None:
@@ -89,9 +122,18 @@ def needed_files(directory: CacheDirectory) -> set[str] | None:
 
 def entries(directory: CacheDirectory, keys: Iterable[str]) -> Iterator[Entry]:
     """Yield the entries of these keys; leave out removed ones, and unreadable ones with a warning."""
+    return _each(directory, keys, open_any)
+
+
+def noted_entries(directory: CacheDirectory, keys: Iterable[str]) -> Iterator[tuple[Entry, dict[str, str]]]:
+    """Yield the entries of these keys as `entries` does, each with the ingredients of its key."""
+    return _each(directory, keys, open_noted)
+
+
+def _each(directory: CacheDirectory, keys: Iterable[str], read: Callable[[CacheDirectory, str], T]) -> Iterator[T]:
     for key in keys:
         try:
-            yield open_entry(directory, key)
+            yield read(directory, key)
         except FileNotFoundError:
             continue
         except (CacheError, OSError) as error:

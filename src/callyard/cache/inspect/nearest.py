@@ -6,23 +6,23 @@ differs in a single argument, then the one with most ingredients in common. Of s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 
-from ...errors import CacheError
 from ..directory import CacheDirectory
-from ..entry import Entry, noted_ingredients
-from .find import entries, keys_by_age
+from ..entry import Entry
+from .find import keys_by_age, noted_entries
 from .key_differences import Ingredients, arguments_of, distance
 
-__all__ = ["EntryIndex"]
+__all__ = ["EntryIndex", "Noted", "nearest"]
 
 _UNKNOWN = 1 << 30  # the distance of an entry without known ingredients, longer than any other
 _LOOKED_AT = 10_000  # entries of one function that are read, the newest first
-_COMPARED = 1000  # of these, entries compared as a whole
+_COMPARED = 100  # of these, entries compared as a whole
 _CLOSE = 20  # entries with the same arguments, or all but one, that are compared
 
 Arguments = frozenset[tuple[str, str]]
+Noted = tuple[Entry, Ingredients]
 
 
 class EntryIndex:
@@ -30,34 +30,59 @@ class EntryIndex:
 
     def __init__(self, directory: CacheDirectory) -> None:
         self._directory = directory
-        self._heads: dict[str, list[Entry]] | None = None
-        self._functions: dict[str, _EntriesOfFunction] = {}
+        self._functions: dict[str, _EntriesOfFunction] | None = None
 
-    def nearest(self, function: str, ingredients: Ingredients, key: str) -> tuple[Entry | None, Ingredients]:
+    def nearest(self, function: str, ingredients: Ingredients, key: str) -> Noted | tuple[None, Ingredients]:
         """Return the entry of a function with most in common, and its ingredients; never the one of this key."""
-        if self._heads is None:
-            self._heads = {}
-            for entry in entries(self._directory, reversed(keys_by_age(self._directory))):
-                self._heads.setdefault(entry.function, []).append(entry)
+        if self._functions is None:
+            self._functions = {}
+            for entry, noted in _newest_first(self._directory):
+                self._functions.setdefault(entry.function, _EntriesOfFunction()).add(entry, noted)
         found = self._functions.get(function)
-        if found is None:
-            found = self._functions[function] = _EntriesOfFunction(self._heads.get(function, ()))
-        return found.nearest(ingredients, key)
+        return (None, {}) if found is None else found.nearest(ingredients, key)
+
+
+def nearest(
+    directory: CacheDirectory, function: str, ingredients: Ingredients, key: str
+) -> Noted | tuple[None, Ingredients]:
+    """Return the same as an `EntryIndex`, for a single call: the newest with the same arguments ends the search."""
+    found, arguments = _EntriesOfFunction(), arguments_of(ingredients)
+    for entry, noted in _newest_first(directory):
+        if entry.function == function and entry.key != key:
+            found.add(entry, noted)
+            if (arguments and arguments_of(noted) == arguments) or found.is_full:
+                break
+    return found.nearest(ingredients, key)
+
+
+def _newest_first(directory: CacheDirectory) -> Iterator[Noted]:
+    return noted_entries(directory, reversed(keys_by_age(directory)))
 
 
 class _EntriesOfFunction:
-    def __init__(self, newest_first: Iterable[Entry]) -> None:
-        self._known = [(entry, _ingredients(entry)) for entry in islice(newest_first, _LOOKED_AT)]
-        self._by_arguments: dict[Arguments, list[int]] = {}  # the numbers of entries, the newest first
-        self._by_all_but_one: dict[Arguments, list[int]] = {}
-        for number, (_, noted) in enumerate(self._known):
-            arguments = arguments_of(noted)
-            if arguments:
-                self._by_arguments.setdefault(arguments, []).append(number)
-            for one in arguments:
-                self._by_all_but_one.setdefault(_all_but(one, arguments), []).append(number)
+    """Entries of one function with their ingredients, the newest first; of more than are looked at the newest."""
 
-    def nearest(self, ingredients: Ingredients, key: str) -> tuple[Entry | None, Ingredients]:
+    def __init__(self) -> None:
+        self._known: list[Noted] = []
+        self._by_arguments: dict[Arguments, list[int]] = {}  # the numbers of entries
+        self._by_all_but_one: dict[Arguments, list[int]] = {}
+
+    @property
+    def is_full(self) -> bool:
+        return len(self._known) >= _LOOKED_AT
+
+    def add(self, entry: Entry, noted: Ingredients) -> None:
+        if self.is_full:
+            return
+        number = len(self._known)
+        self._known.append((entry, noted))
+        arguments = arguments_of(noted)
+        if arguments:
+            self._by_arguments.setdefault(arguments, []).append(number)
+        for one in arguments:
+            self._by_all_but_one.setdefault(_all_but(one, arguments), []).append(number)
+
+    def nearest(self, ingredients: Ingredients, key: str) -> Noted | tuple[None, Ingredients]:
         arguments = arguments_of(ingredients)
         same = self._by_arguments.get(arguments, ())
         close = (self._by_all_but_one.get(_all_but(one, arguments), ()) for one in arguments)
@@ -65,7 +90,7 @@ class _EntriesOfFunction:
         best = best or self._best((number for numbers in close for number in islice(numbers, _CLOSE)), ingredients, key)
         return best or self._best(range(min(len(self._known), _COMPARED)), ingredients, key) or (None, {})
 
-    def _best(self, numbers: Iterable[int], ingredients: Ingredients, key: str) -> tuple[Entry, Ingredients] | None:
+    def _best(self, numbers: Iterable[int], ingredients: Ingredients, key: str) -> Noted | None:
         """Return the nearest of some entries; of several the newest."""
         ranks = []
         for number in numbers:
@@ -78,11 +103,3 @@ class _EntriesOfFunction:
 def _all_but(one: tuple[str, str], arguments: Arguments) -> Arguments:
     """Return arguments without the content of one."""
     return arguments - {one} | {(one[0], "")}
-
-
-def _ingredients(entry: Entry) -> Ingredients:
-    """Return what went into the key of an entry; nothing if it is not readable any more."""
-    try:
-        return noted_ingredients(entry)
-    except (CacheError, OSError):
-        return {}

@@ -1,0 +1,96 @@
+"""`Executor(logs=...)`: a file with the output and the failure of each call."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+from pathlib import Path
+
+import pytest
+
+from callyard import Again, CallyardError, Executor, Local, current
+
+linux = pytest.mark.needs("linux")  # elsewhere workers have no guards, which copy the output
+
+
+def speak(x: int) -> int:
+    print("speaking", x)
+    return x
+
+
+def invert(x: float) -> float:
+    print("inverting", x, flush=True)
+    return 1 / x
+
+
+def be_silent(x: int) -> int:
+    return x
+
+
+def die(words: str) -> None:
+    print(words, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def go_on(total: int) -> int:
+    run = current()
+    assert run is not None
+    print("run", run.attempt)
+    if run.attempt < total:
+        raise Again(total)
+    return run.attempt
+
+
+def texts(directory: Path) -> dict[str, str]:
+    return {path.name: path.read_text() for path in directory.iterdir()}
+
+
+@linux
+def test_output_and_failures(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    logs = tmp_path / "deep" / "logs"
+    with Executor(1, logs=logs) as ex:
+        futures = [ex.submit(speak, 1), ex.submit(be_silent, 2), ex.submit(invert, 0), ex.submit(go_on, 2)]
+        lost = ex.submit(die, "last words")
+        dependent = ex.submit(be_silent, futures[2])
+        assert isinstance(futures[2].exception(), ZeroDivisionError)
+        message = str(lost.exception())
+        assert dependent.exception() is not None
+    found = texts(logs)
+    assert found.pop("speak-1.log") == "speaking 1\n"
+    failed = found.pop("invert-3.log").splitlines()
+    assert (failed[0], failed[1][:9], failed[-1]) == (
+        "inverting 0", "Traceback", "ZeroDivisionError: division by zero",
+    )  # fmt: skip
+    assert found.pop("go_on-4.log") == "run 1\nrun 2\n"
+    assert found.pop("die-5.log") == f"last words\nWorkerLost: {message}\n"
+    assert found == {}
+    assert stat.S_IMODE(logs.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in logs.iterdir()} == {0o600}
+    assert "speaking 1" in capfd.readouterr().out
+
+
+def test_numbers_go_on(tmp_path: Path) -> None:
+    (tmp_path / "speak-41.log").write_text("of another day")
+    with Executor(1, logs=str(tmp_path)) as ex:
+        assert ex.submit(invert, 0).exception()
+    assert (tmp_path / "invert-42.log").exists()
+    assert (tmp_path / "speak-41.log").read_text() == "of another day"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"cache": "results"}, "leave one of them out"),
+        ({"backend": Local(detached=True)}, "elsewhere give cache="),
+    ],
+)
+def test_what_does_not_go_together(tmp_path: Path, options: dict[str, object], words: str) -> None:
+    with pytest.raises(CallyardError, match=words):
+        Executor(logs=tmp_path, **options)  # type: ignore[arg-type]
+
+
+def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CallyardError, match="choose another directory"):
+        Executor(logs=tmp_path / "file")

@@ -1,0 +1,85 @@
+"""The commands that show a run: `callyard report` and `callyard graph`, of a file of events, of a cache."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from callyard.events.event import Ended, Event, RunBegan, RunEnded, Submitted, to_line
+
+
+def run_of(*names: str, at: float) -> list[Event]:
+    calls = [event for i, name in enumerate(names) for event in (Submitted(at, i, name), Ended(at, i, "cached"))]
+    return [RunBegan(at, f"{at}", "h", 1, "study.py"), *calls, RunEnded(at + 1)]
+
+
+def write(path: Path, *runs: list[Event]) -> None:
+    path.write_text("".join(to_line(event) + "\n" for run in runs for event in run))
+
+
+def test_the_last_run_of_a_file(callyard) -> None:
+    write(Path("events.jsonl"), run_of("relax", at=1.0), run_of("energy", "energy", at=9.0))
+    status, out, err = callyard("report", "events.jsonl")
+    assert (status, out) == (0, "The report of 2 calls is in run.html.\n")
+    assert err == "the last of 2 runs; --run 1 is the one before\n"
+    page = Path("run.html").read_text(encoding="utf-8")
+    assert "energy" in page
+    assert "relax" not in page
+    assert Path("run.html").stat().st_mode & 0o777 == 0o600
+    assert callyard("report", "events.jsonl", "--run", "1", "-o", "other.html").status == 0
+    assert "relax" in Path("other.html").read_text(encoding="utf-8")
+
+
+def test_a_graph_as_text_and_as_a_file(callyard) -> None:
+    write(Path("events.jsonl"), run_of("relax", at=1.0))
+    lines = callyard("graph", "events.jsonl").out.splitlines()
+    assert lines[:2] == ["flowchart LR", '    n0["relax ↺ remembered"]:::cached']
+    assert callyard("graph", "events.jsonl", "-o", "run.svg").out == "The graph of 1 call is in run.svg.\n"
+    ET.parse("run.svg")
+    refused = callyard("graph", "events.jsonl", "-o", "run.jpg")
+    assert (refused.status, refused.out) == (1, "")
+
+
+def test_the_runs_of_a_cache(results: Path, callyard, monkeypatch: pytest.MonkeyPatch) -> None:
+    (results / "runs").mkdir()
+    write(results / "runs" / "a.jsonl", run_of("late", at=9.0))
+    write(results / "runs" / "b.jsonl", run_of("early", at=1.0))
+    monkeypatch.setenv("CALLYARD_CACHE", str(results))
+    assert "late" in callyard("graph").out
+    assert "early" in callyard("graph", "--run", "1").out
+
+
+def test_a_cache_without_a_record_of_a_run_shows_its_entries(store, callyard) -> None:
+    store(1, name="relax")
+    failure = (ValueError("no"), "Traceback of the worker")
+    store(2, name="energy", state="failed", output=failure)
+    assert callyard("report", "results").out == "The report of 2 calls is in run.html.\n"
+    page = Path("run.html").read_text(encoding="utf-8")
+    assert "<b>energy</b>: ValueError: no" in page
+    assert "Traceback of the worker" in page
+    assert callyard("graph", "results").out.count(":::finished") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "error"),
+    [
+        (["nowhere.jsonl"], 1, "nowhere.jsonl: No such file or directory"),
+        (["empty.jsonl"], 1, "there is no event in empty.jsonl"),
+        (["page.html"], 1, "this is no file of events: page.html, line 1"),
+        (["results"], 1, "no record of a run in"),
+        (["events.jsonl", "--run", "0"], 2, "there is no run 0: events.jsonl has 1 run"),
+        (["events.jsonl", "--run", "-2"], 2, "there is no run -2"),
+        ([], 2, "which cache?"),
+    ],
+)
+@pytest.mark.parametrize("command", ["report", "graph"])
+def test_what_is_no_run_is_told(cache, callyard, command: str, words: list[str], status: int, error: str) -> None:
+    Path("empty.jsonl").write_text("")
+    Path("page.html").write_text("<html>\n")
+    write(Path("events.jsonl"), run_of("relax", at=1.0))
+    ended = callyard(command, *words)
+    assert (ended.status, ended.out) == (status, "")
+    assert error in ended.err
+    assert not Path("run.html").exists()

@@ -1,0 +1,84 @@
+"""The status of an executor as a value: counts, JSON, a screen of text, HTML."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from callyard.status.ended_calls import EndedCalls
+from callyard.status.executor_status import ExecutorStatus, RunningCall
+
+pytestmark = pytest.mark.wide
+
+
+def filled() -> ExecutorStatus:
+    ended = EndedCalls()
+    ended.note("relax", "finished", 1200)
+    ended.note_failure("<lambda>", ValueError("a < b"))
+    status = ExecutorStatus("live on c1: 4 cores")
+    status.add_waiting("energy", "for a core")
+    status.add_waiting("energy", "for other calls")
+    status.add_waiting("energy", "for other calls")
+    status.add_running(RunningCall(7, "relax", "c1", "worker 4711", 12.0, "abc"))
+    status.add_ended(ended)
+    status.capacity, status.used = (
+        {"cores": 4, "gpus": 0, "memory": 8 << 30},
+        {"cores": 1, "gpus": 0, "memory": 1 << 30},
+    )
+    return status
+
+
+def test_a_screen_of_text() -> None:
+    assert str(filled()).splitlines() == [
+        "live on c1: 4 cores",
+        "  3 waiting, 1 running, 1,200 finished, 1 failed",
+        "  in use: 1 of 4 cores, 1 of 8 GiB of memory",
+        "            waiting  running  finished  failed",
+        "  relax                    1     1,200",
+        "  energy          3",
+        "  <lambda>                                   1",
+        "  2 calls wait for other calls",
+        "  1 call waits for a core",
+        "       7  relax runs on c1 for 12 s (worker 4711)",
+        "  <lambda> failed: ValueError: a < b",
+    ]
+
+
+def test_nothing_to_tell() -> None:
+    assert str(ExecutorStatus("live on c1")) == "live on c1\n  no calls so far"
+
+
+def test_many_functions_and_calls_fit_on_a_screen() -> None:
+    status = ExecutorStatus("many")
+    for number in range(1000):
+        status.add_running(RunningCall(number, f"f{number}"))
+        status.add_waiting(f"g{number}", f"for {number} cores")
+    lines = str(status).splitlines()
+    assert len(lines) < 45
+    assert "1,988 others" in str(status)
+    assert "and 988 more" in str(status)
+
+
+def test_json_and_back() -> None:
+    status = filled()
+    again = ExecutorStatus.from_dict(json.loads(json.dumps(status.to_dict())))
+    assert str(again) == str(status)
+    assert again.running == status.running
+
+
+def test_html_escapes_what_users_wrote() -> None:
+    html = filled()._repr_html_()
+    assert "<lambda>" not in html
+    assert "&lt;lambda&gt; failed: ValueError: a &lt; b" in html
+
+
+def test_an_error_that_cannot_be_shown() -> None:
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    ended = EndedCalls()
+    ended.note_failure("odd", Odd())
+    assert [failure.error for failure in ended.failures()] == ["an error that cannot be shown (RuntimeError)"]
+    assert ended.counts() == {("odd", "failed"): 1}
