@@ -431,6 +431,7 @@ def test_logs(callyard, store):
     assert callyard("logs", "results", key) == (0, "one\ntwo\n", "")
     assert json.loads(callyard("logs", "--json", "results", key).out) == {
         "key": key, "function": "relax", "state": "finished", "log": "one\ntwo\n", "traceback": None,
+        "error": None,
     }  # fmt: skip
 
 
@@ -460,8 +461,28 @@ def test_show_the_calls_before(callyard, cache, store):
 
 
 def test_logs_of_a_failure(callyard, store):
-    key = store(1, (ValueError(), "Traceback: here"), state="failed", facts={"log": "one\n"})
-    assert callyard("logs", "results", key).out == "one\nTraceback: here\n"
+    key = store(1, (ValueError(), "Traceback: here\nValueError"), state="failed", facts={"log": "one\n"})
+    assert callyard("logs", "results", key).out == "one\nTraceback: here\nValueError\n"
+
+
+def test_logs_of_a_process_that_has_died(callyard, store):
+    told = {"error": "WorkerLost", "message": "'relax' was killed by SIGSEGV", "signal": "SIGSEGV"}
+    key = store(1, (ValueError(), ""), state="failed", facts={"log": "one", "failure": told})
+    assert callyard("logs", "results", key).out == "one\nWorkerLost: 'relax' was killed by SIGSEGV\n"
+
+
+class Mute(Exception):
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+    __str__ = __repr__
+
+
+def test_an_error_that_cannot_be_shown(callyard, store):
+    key = store(1, (Mute(), "Traceback: here"), state="failed")
+    assert json.loads(callyard("show", "--json", "results", key).out)["error"].startswith("<cannot be shown: Runtime")
+    assert callyard("logs", "results", key).out == "Traceback: here\nMute: (its message cannot be had)\n"
+    assert callyard("report", "results").status == 0
 
 
 def test_no_logs(callyard, store):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from ..cache.entry import Entry
 from ..errors import CacheError, CallyardError
 from ..events.call_record import CallRecord, RunRecord
-from ..events.event import Failure, Usage
+from ..events.usage import Usage
 from ..result_cache import Cache
 from ..utils.paths import expand
 
@@ -54,22 +55,22 @@ def _read(path: Path) -> list[RunRecord]:
 
 def run_of_entries(entries: Iterable[Entry]) -> RunRecord:
     """Return a run with a call for each entry: what a cache knows, which is less than events tell."""
-    run = RunRecord()
-    for number, entry in enumerate(entries):
-        run.calls[number] = _call(number, entry)
+    run, numbers = RunRecord(), dict[str, int]()
+    for number, entry in enumerate(entries):  # the oldest first, so that inputs come before what they are inputs of
+        run.calls[number] = _call(number, entry, numbers)
+        numbers[entry.key] = number
     return run
 
 
-def _call(number: int, entry: Entry) -> CallRecord:
+def _call(number: int, entry: Entry, numbers: Mapping[str, int]) -> CallRecord:
+    """Return the call of an entry; `numbers`: those of the calls before, by their keys."""
     begin = entry.created.timestamp()
     call = CallRecord(number, entry.function, begin, "failed" if entry.state == "failed" else "finished")
     call.key, call.started, call.ended = entry.key, begin, begin + entry.seconds
     call.usage = Usage(entry.seconds)
-    try:
+    with suppress(CacheError):  # removed meanwhile, or an error that cannot be made in this process
         call.asked, call.host = entry.resources, entry.host or ""
-        if entry.state == "failed":
-            error = entry.error
-            call.failure = Failure(type(error).__name__, str(error), entry.traceback or "")
-    except CacheError:  # removed meanwhile, or an error that cannot be made in this process
-        pass
+        call.usage = entry.usage or call.usage
+        call.inputs = tuple(numbers[key] for key in entry.inputs if key in numbers)
+        call.failure = entry.failure
     return call
