@@ -34,6 +34,8 @@ def state_of(future: callyard.Future[Any]) -> set[str]:
     return {"finished", "cached"} if future.cached is not None else {"finished"}
 
 
+pytestmark = pytest.mark.once
+
 _steps = st.tuples(st.sampled_from(["go", "go", "go", "fail", "die"]), st.lists(st.integers(0, 30), max_size=2))
 _graphs = st.lists(st.tuples(_steps, st.booleans(), st.booleans()), min_size=1, max_size=12)
 
