@@ -2,8 +2,8 @@
 
     logs/relax-12.log     what the call has printed, and its traceback
 
-The worker writes the file, through its guard; the error of a process that is gone is added here. The file is made at the
-submission, so that no other executor with this directory takes its name, and goes if nothing has been written to it.
+The worker writes the file, through its guard; the error of a process that is gone is added here. The file is made at
+the submission, so that no other executor takes its name, and goes if nothing has been written to it.
 """
 
 from __future__ import annotations
@@ -72,8 +72,9 @@ def _first_free(names: Iterable[str]) -> int:
 
 def _complete(path: str, future: Future[Any]) -> None:
     """Write down an error that the worker does not know: an exception of the function has come packed."""
-    if not future.cancelled() and future.failed() and future.packed_failure() is None:
-        error = future.peek_exception()
+    known = future.cancelled() or not future.failed() or future.packed_failure() is not None
+    error = None if known else future.peek_exception()
+    if error is not None:
         append_to_log(path, f"{error_words(error)}\n")
     with suppress(OSError):
         if not os.stat(path, follow_symlinks=False).st_size:

@@ -64,7 +64,8 @@ def _log_of(cache: Cache, beginning: str) -> _Log:
     call = call_of(cache, beginning)
     if isinstance(call, JobCallStatus):
         error, traceback = call.error or (None, None)
-        return _Log(call.known_as, call.name, call.state, call.log, traceback, error and error_words(error))
+        words = None if error is None else error_words(error)
+        return _Log(call.known_as, call.name, call.state, call.log, traceback, words)
     failure = call.failure
     words = None if failure is None else f"{failure.error}: {failure.message}".removesuffix(": ")
     return _Log(call.key, call.function, call.state, call.log, call.traceback, words)

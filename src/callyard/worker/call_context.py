@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ..cache.output_log import append_to_log
 from ..utils.lite_stdlib import Any
-from .current_call import ATTEMPT, LOG, Again, running
+from .current_call import LOG, Again, running
 from .exceptions import traceback_text
 
 _OTHER_THREADS = 4  # threads of a library besides the computing ones
