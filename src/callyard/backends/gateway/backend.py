@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,6 +22,7 @@ from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ...cache.lookup import tell
 from ...dependencies.wait import when_done
 from ...errors import CallyardError, WorkerLost
 from ...futures import Future, ends_futures, when_ended
@@ -37,6 +37,7 @@ from ...utils.threads import LazyThread, next_item
 from ..batch.call_pickles import LargeContents
 from ..cached.cached_future import CachedCall
 from ..live_base import FORKED, unpicklable
+from ..unfinished_calls import UnfinishedCall
 from . import protocol
 from .connection import Address, Connection, NoConnection
 from .contents import FileCopies
@@ -157,6 +158,11 @@ class GatewayBackend:
     def status(self, ask: bool = True) -> ExecutorStatus:
         return self._questions.status(list(self._unfinished), ask)
 
+    def unfinished(self) -> list[UnfinishedCall]:
+        """Return the calls that have not ended."""
+        calls = [(getattr(future, "call", None), future) for future in list(self._unfinished)]
+        return [UnfinishedCall(call.number, future) for call, future in calls if call is not None]
+
     def _nudge(self) -> None:
         self._wake.put(None)
 
@@ -181,9 +187,14 @@ class GatewayBackend:
             )
         if self._leaving and not self._left and (count := self._told.count()):
             why = str(self._failure or f"no gateway has answered for {_LEAVING:g} s")
-            _warn(
+            tell(
                 f"{counted(count, 'call')} may not have been submitted on {self._address.destination}: {why}. Run the "
                 "script again: those that were submitted are attached to"
+            )
+        if cancelled := self._told.count_cancelled():
+            tell(
+                f"{counted(cancelled, 'cancelled call')} may go on on {self._address.destination}, as there was no "
+                "connection to say so; `callyard cancel` ends them there"
             )
 
     def _is_over(self) -> bool:
@@ -263,7 +274,7 @@ class GatewayBackend:
                 first |= not future.where
                 future.where = f"the connection to {self._address.destination}"
         if first:
-            _warn(f"{why}; its calls go on there, and their results come once there is a connection again")
+            tell(f"{why}; its calls go on there, and their results come once there is a connection again")
 
     def _final(self, error: NoConnection) -> CallyardError:
         if not self._connected_once:
@@ -365,16 +376,6 @@ class GatewayBackend:
 
 def _nothing() -> None:
     """Do nothing: a call whose inputs have ended is told to the gateway before."""
-
-
-def _warn(text: str) -> None:
-    """Warn, and log the text; where warnings are errors, only log."""
-    try:
-        warnings.warn(text, stacklevel=2)
-    except Warning:
-        _log.warning("%s", text)
-    else:
-        _log.info("%s", text)
 
 
 def open_gateway(
