@@ -58,7 +58,7 @@ class TestedDaemon:
     def _is_over(self) -> bool:
         """Look for processes first: one that starts a daemon ends when that one can be asked."""
         for process in psutil.process_iter(["cmdline"]):
-            if str(self.directory) in (process.info["cmdline"] or ()):
+            if any(str(self.directory) in word for word in process.info["cmdline"] or ()):
                 self.stop()
                 return False
         return not self.is_there

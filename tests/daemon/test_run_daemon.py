@@ -20,8 +20,8 @@ from callyard import SchedulerError
 from callyard.daemon.job_files import JobFiles, StoredJobs
 from callyard.daemon.job_names import JobNames
 from callyard.daemon.run_file import RunEnd, claim_run, read_run, write_end
-from callyard.hosts import daemon as daemon_host
 from callyard.hosts.daemon import PROTOCOL, DaemonHost, ask, directory_here, socket_in, start_daemon
+from callyard.system import unix_sockets
 from callyard.system.machine_name import machine_name
 from callyard.system.process_identity import this_process
 
@@ -62,7 +62,7 @@ def test_a_long_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_path_that_is_too_long_for_the_system_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on macOS, where a directory has no second name by its descriptor."""
-    monkeypatch.setattr(daemon_host, "_DESCRIPTORS", "/nowhere")
+    monkeypatch.setattr(unix_sockets, "_DESCRIPTORS", "/nowhere")
     with pytest.raises(OSError, match="name a directory with a short path in CALLYARD_DAEMON"):
         with socket_in("/" + "d" * 120):
             pass

@@ -38,7 +38,7 @@ def test_a_submission() -> None:
 def test_a_question_about_jobs() -> None:
     query = SLURM.status([JobId("7", 1), JobId("8")])
     assert "--jobs=7,8" in query.argv
-    assert query.read("7|1-2|PENDING|Priority||0|\n8|N/A|CANCELLED|None||0|\n") == {
+    assert query.read("7|1-2|PENDING|N/A|Priority||0|\n8|N/A|CANCELLED|N/A|None||0|\n") == {
         JobId("7", 1): Status("waiting", "waits", reason="Priority"),
         JobId("7", 2): Status("waiting", "waits", reason="Priority"),
         JobId("8"): Status("ended", CANCELLED.sentence, CANCELLED.error, exit_code=0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getopt
 import shlex
+import time
 from typing import Any
 
 import pytest
@@ -466,21 +467,22 @@ def test_a_line_that_is_said_twice_is_told_once() -> None:
 
 # ------------------------------------------------------------------ asking
 
+AT_FIVE_PAST_TWO = time.mktime((2026, 11, 30, 14, 5, 0, 0, 0, -1))
 SQUEUE = """\
-29|0|COMPLETED|None|c1|0|
-29|1|RUNNING|None|c2|0|
-29|4-5,9%4|PENDING|JobArrayTaskLimit||0|
-31|N/A|FAILED|NonZeroExitCode|c1|768|
-32|N/A|FAILED|RaisedSignal|c[1-2]|139|
-33|N/A|OUT_OF_MEMORY|OutOfMemory|c1|125|
-34|N/A|TIMEOUT|TimeLimit|c1|15|
-35|N/A|PENDING|ReqNodeNotAvail, UnavailableNodes:c[1-4]||0|
-36|N/A|CANCELLED|DependencyNeverSatisfied||0|
-37|N/A|CANCELLED|None|c4|15|
-38|N/A|CANCELLED|None|c3|0|
-39|N/A|COMPLETING|a|b|c1|0:0|
-40|N/A|FAILED|NonZeroExitCode|c1|3:0|
-41|N/A|FAILED|RaisedSignal|c1|0:9|
+29|0|COMPLETED|N/A|None|c1|0|
+29|1|RUNNING|2026-11-30T14:00:00|None|c2|0|
+29|4-5,9%4|PENDING|2026-11-30T14:05:00|JobArrayTaskLimit||0|
+31|N/A|FAILED|N/A|NonZeroExitCode|c1|768|
+32|N/A|FAILED|N/A|RaisedSignal|c[1-2]|139|
+33|N/A|OUT_OF_MEMORY|N/A|OutOfMemory|c1|125|
+34|N/A|TIMEOUT|N/A|TimeLimit|c1|15|
+35|N/A|PENDING|N/A|ReqNodeNotAvail, UnavailableNodes:c[1-4]||0|
+36|N/A|CANCELLED|N/A|DependencyNeverSatisfied||0|
+37|N/A|CANCELLED|N/A|None|c4|15|
+38|N/A|CANCELLED|N/A|None|c3|0|
+39|N/A|COMPLETING|N/A|a|b|c1|0:0|
+40|N/A|FAILED|N/A|NonZeroExitCode|c1|3:0|
+41|N/A|FAILED|N/A|RaisedSignal|c1|0:9|
 """
 
 
@@ -490,9 +492,9 @@ def test_statuses() -> None:
         for status in [
             JobReport("29_0", "COMPLETED", "", "c1", exit_code=0),
             JobReport("29_1", "RUNNING", "", "c2"),
-            JobReport("29_4", "PENDING", "JobArrayTaskLimit"),
-            JobReport("29_5", "PENDING", "JobArrayTaskLimit"),
-            JobReport("29_9", "PENDING", "JobArrayTaskLimit"),
+            JobReport("29_4", "PENDING", "JobArrayTaskLimit", begins=AT_FIVE_PAST_TWO),
+            JobReport("29_5", "PENDING", "JobArrayTaskLimit", begins=AT_FIVE_PAST_TWO),
+            JobReport("29_9", "PENDING", "JobArrayTaskLimit", begins=AT_FIVE_PAST_TWO),
             JobReport("31", "FAILED", "NonZeroExitCode", "c1", exit_code=3),
             JobReport("32", "FAILED", "RaisedSignal", "c[1-2]", signal=11),
             JobReport("33", "OUT_OF_MEMORY", "OutOfMemory", "c1"),
@@ -514,7 +516,7 @@ def test_phases() -> None:
 
 
 def test_other_lines_are_passed_over() -> None:
-    assert slurm.statuses("CLUSTER: one\n\n31|N/A|RUNNING|None|c1|0|\nslurm_load_jobs error: x\n").keys() == {"31"}
+    assert slurm.statuses("CLUSTER: one\n\n31|N/A|RUNNING|N/A|None|c1|0|\nslurm_load_jobs error: x\n").keys() == {"31"}
 
 
 def test_all_jobs_are_asked_about_at_once() -> None:
@@ -597,13 +599,13 @@ def test_steps(first: int, step: int, count: int, throttle: str) -> None:
 
 @given(NUMBERS.filter(bool))
 def test_elements_of_a_waiting_array(numbers: set[int]) -> None:
-    found = slurm.statuses(f"7|{ranges(numbers)}%3|PENDING|Priority||0|\n")
+    found = slurm.statuses(f"7|{ranges(numbers)}%3|PENDING|N/A|Priority||0|\n")
     assert found.keys() == {f"7_{number}" for number in numbers}
     assert set(found.values()) == {JobReport(f"7_{number}", "PENDING", "Priority") for number in numbers}
 
 
 def test_an_array_of_very_many_elements() -> None:
-    assert len(slurm.statuses("7|0-199999:2,300000|PENDING|Priority||0|\n")) == 100_001
+    assert len(slurm.statuses("7|0-199999:2,300000|PENDING|tomorrow|Priority||0|\n")) == 100_001
 
 
 @pytest.mark.parametrize("text", ["", "N/A", "0-", "x", "...", "1-2-3"])

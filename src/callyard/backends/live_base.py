@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..cache.messages import RunDeclined, RunReport
 from ..dependencies.wait import when_done
@@ -27,10 +27,18 @@ from ..worker.current_call import USAGE
 from .base import Settings
 from .cached.cached_future import Arguments, CachedCall, KeyedResult
 from .call_logs import CallLogs
+from .unfinished_calls import UnfinishedCall
 
 FORKED = "this executor belongs to the process that forked this one, and cannot be used here; make a new one"
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class _Expected(NamedTuple):
+    """A call whose futures are not done: its number, and these futures until its start."""
+
+    order: int
+    sources: list[Any]
 
 
 class LiveBackend:
@@ -48,10 +56,15 @@ class LiveBackend:
         self._functions = FunctionRegistry()
         self._killed = False
         # Calls whose futures are not done, and these futures; each change is atomic, so there is no lock.
-        self._waiting: dict[Future[Any], list[Any]] = {}
+        self._waiting: dict[Future[Any], _Expected] = {}
         waiting = self._waiting  # not self: an executor without references is closed by a finalizer
         self._runner = make_runner(segments, self._packer, lambda: bool(waiting))
-        self._runner.inputs_of = waiting.get
+
+        def inputs_of(future: Future[Any]) -> list[Any] | None:
+            expected = waiting.get(future)
+            return None if expected is None else expected.sources
+
+        self._runner.inputs_of = inputs_of
         if recorder is not None:
             self._runner.record_in(recorder)
         self._on_cancel = self._runner.look_again  # one bound method for all futures
@@ -145,7 +158,7 @@ class LiveBackend:
 
     def _wait(self, call: Call, sources: list[Any], ticket: CachedCall | None) -> None:
         future = call.future
-        self._expect(future, sources)  # first: a thread that waits for the last call looks for expected ones
+        self._expect(call, sources)  # first: a thread that waits for the last call looks for expected ones
         self._runner.prepare()
 
         def go() -> None:
@@ -167,9 +180,9 @@ class LiveBackend:
         else:
             go()
 
-    def _expect(self, future: Future[Any], sources: list[Any]) -> None:
-        self._waiting[future] = sources
-        when_ended(future, self._no_longer_waiting)
+    def _expect(self, call: Call, sources: list[Any]) -> None:
+        self._waiting[call.future] = _Expected(call.order, sources)
+        when_ended(call.future, self._no_longer_waiting)
 
     def _noted(self, ticket: CachedCall, call: Call, note: RunReport | RunDeclined) -> bool:
         """Take a worker's note; return True if the worker did not run the call, which may then have to start again."""
@@ -178,7 +191,7 @@ class LiveBackend:
             return False
         call.note = None
         # Expected before it is pending again: otherwise the executor might end in between.
-        self._expect(call.future, [])
+        self._expect(call, [])
         call.future.again()
         if self._killed:
             call.future.cancel()
@@ -212,13 +225,21 @@ class LiveBackend:
     def status(self, ask: bool = True) -> ExecutorStatus:  # all is known here
         status = ExecutorStatus()
         self._runner.add_status(status)
-        for future in tuple(self._waiting):
+        for future, expected in tuple(self._waiting.items()):
             if not future.done() and self._runner.placed(future) is None:
-                status.add_waiting(future.name, FOR_OTHER_CALLS)
+                status.add_waiting(future.name, FOR_OTHER_CALLS, expected.order)
         for pace in tuple(self._paces.values()):
             status.add(pace.name, "finished", pace.finished)
         status.add_ended(self._runner.ended_calls)
         return status
+
+    def unfinished(self) -> list[UnfinishedCall]:
+        """Return the calls that have not ended."""
+        found = [UnfinishedCall(each.order, future) for future, each in tuple(self._waiting.items())]
+        for call in self._runner.placed_calls():
+            end = partial(self._runner.end_call, call) if self._runner.ends_calls else None
+            found.append(UnfinishedCall(call.order, call.future, _key_of(call), end))
+        return found
 
     # -- the end ---------------------------------------------------------------------------------------
 
@@ -243,6 +264,10 @@ class LiveBackend:
         self._runner.close()
         if wait:
             self._runner.join()
+
+
+def _key_of(call: Call) -> str:
+    return "" if call.remember is None else call.remember.key
 
 
 def _arguments(call: Call, inputs: Sequence[Any]) -> Arguments:

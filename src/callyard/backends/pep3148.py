@@ -32,6 +32,7 @@ from ..utils.threads import CapacityLimiter
 from ..worker.current_call import Again
 from .base import Settings
 from .cached.cached_future import CachedCall, KeyedResult
+from .unfinished_calls import UnfinishedCall
 
 
 class Pep3148Backend:
@@ -200,11 +201,15 @@ class Pep3148Backend:
             if known.state == "running":
                 status.add_running(RunningCall(number, future.name, known.host, known.worker))
             elif known.state == "waiting":
-                status.add_waiting(future.name, FOR_OTHER_CALLS if known.awaits else known.words)
+                status.add_waiting(future.name, FOR_OTHER_CALLS if known.awaits else known.words, number)
         if self._places is not None:
             status.capacity, status.used = {"workers": self._places}, {"workers": status.count("running")}
         status.add_ended(self._ended_calls)
         return status
+
+    def unfinished(self) -> list[UnfinishedCall]:
+        """Return the calls that have not ended."""
+        return [UnfinishedCall(number, future) for future, number in list(self._unfinished.items())]
 
     def cancel_pending(self) -> None:
         for future in list(self._unfinished):

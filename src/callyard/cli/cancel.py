@@ -1,6 +1,7 @@
-"""Cancel calls that are jobs of a scheduler, submitted by any process.
+"""Cancel calls: of your running executors on this machine, or those that are jobs, submitted by any process.
 
-Futures that wait for these calls are cancelled too. Finished calls stay in the cache. With --all the calls are shown
+A call of a running executor is named as `callyard status` shows it, 4711:12, or by the beginning of its key. Futures
+that wait for these calls are cancelled too. Finished calls stay in the cache. With --all the jobs of a cache are shown
 first, and cancelled after a yes on the terminal; scripts say --yes.
 """
 
@@ -8,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 
 from ..backends.batch.scheduler_client import client_of
 from ..errors import CacheError
 from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs, find_job_calls
 from ..jobs.spool import CallOutcome
+from ..report.ask_processes import ProcessAnswer, ask_all
 from ..result_cache import Cache
 from ..utils.paths import expand
 from . import UsageError, tables
@@ -21,8 +24,10 @@ from .arguments import VARIABLE, add_json, add_place, from_environment, open_cac
 from .confirm import add_yes, confirm
 from .list_calls import row_of_job
 
-__all__ = ["configure", "run"]
+__all__ = ["cancel_jobs", "configure", "run", "told"]
 
+_NAME = r"(\d+)(?:\.(\d+))?:(\d+)"  # of a call: process, executor, number
+_SHORTEST = 4  # characters of a key by which calls of running executors are looked for
 _GOING_ON = ("unsent", "queued", "running")
 
 
@@ -37,6 +42,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Cancel the calls, and print their names."""
+    done, options.words = _cancel_live(options.words)
+    if done and not options.words and not options.all:
+        print_json({"cancelled": [{"words": words} for words in done]}) if options.json else print(*done, sep="\n")
+        return 0
     directory, beginnings = _place(options)
     cache = to_change(open_cache(options, directory))
     calls = _chosen(cache, options, beginnings)
@@ -44,15 +53,41 @@ def run(options: argparse.Namespace) -> int:
         rows = [row_of_job(call) for call in calls]
         preview = f"{tables.by_function(rows)}\n{tables.total(rows)}"
         confirm(options, preview, "Cancel them?", "; `callyard list` lists the calls")
-    _cancel(calls)
+    cancel_jobs(calls)
     if options.json:
-        print_json({"cancelled": [{"key": call.known_as, "job": call.job} for call in calls]})
+        of_executors: list[dict[str, object]] = [{"words": words} for words in done]
+        print_json({"cancelled": [*of_executors, *({"key": call.known_as, "job": call.job} for call in calls)]})
     else:
+        print(*done, sep="\n", end="\n" if done else "")
         for call in calls:
             print(f"cancelled {call.name!r}, key {call.known_as}{f', job {call.job}' if call.job else ''}")
         if not calls:
             print(f"callyard cancel: no call in {cache.path} waits or runs", file=sys.stderr)
     return 0
+
+
+def _cancel_live(words: list[str]) -> tuple[list[str], list[str]]:
+    """Cancel the calls of running executors that these words name; return what was done, and the other words."""
+    done, others = [], list[str]()
+    for word in words:
+        named = re.fullmatch(_NAME, word)
+        if named is not None:
+            pid, executor, number = int(named[1]), int(named[2] or 1), int(named[3])
+            found = told(ask_all("cancel", pid, executor=executor, call=number))
+            if not found:
+                raise CacheError(f"no call {word} waits or runs; `callyard status` shows those that do")
+        elif os.path.isdir(expand(word)) or len(word) < _SHORTEST:
+            found = []
+        else:
+            found = told(ask_all("cancel", key=word))
+        done += found
+        others += [] if found else [word]
+    return done, others
+
+
+def told(processes: list[ProcessAnswer]) -> list[str]:
+    """Return what the processes have done."""
+    return [words for process in processes if process.answer for words in process.answer.get("done", ())]
 
 
 def _place(options: argparse.Namespace) -> tuple[str, list[str]]:
@@ -90,7 +125,7 @@ def _the_call(cache: Cache, beginning: str) -> JobCallStatus:
     return the_job_call(found, beginning)
 
 
-def _cancel(calls: list[JobCallStatus]) -> None:
+def cancel_jobs(calls: list[JobCallStatus]) -> None:
     """Cancel the jobs at the scheduler, then record the calls as cancelled for the processes that wait for them."""
     for scheduler in {call.folder.batch.scheduler for call in calls}:
         meant = [call for call in calls if call.folder.batch.scheduler == scheduler]

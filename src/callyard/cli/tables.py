@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from ..status.executor_status import short_key as short
 from ..utils import quantities
 
 __all__ = ["by_function", "fitted", "room", "short", "table", "total", "value", "when"]
@@ -18,11 +19,6 @@ _LEAST = 12  # the least characters of a shortened column
 
 def when(moment: datetime) -> str:
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-
-
-def short(key: str) -> str:
-    """Return the beginning of a digest; the whole key if the user chose it."""
-    return key[:12] if len(key) == 40 and not set(key) - set("0123456789abcdef") else key
 
 
 def value(thing: Any, most: int = 2000) -> str:

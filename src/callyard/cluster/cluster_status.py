@@ -80,7 +80,8 @@ def add_status(placement: NodePlacement, inbox: Iterable[Any], coming: Coming, s
     for call in _waiting(placement, inbox):
         if call.need not in reasons:
             reasons[call.need] = why_waits(placement, call.need, coming)
-        status.add_waiting(call.future.name, reasons[call.need])
+        key = None if call.remember is None else call.remember.key
+        status.add_waiting(call.future.name, reasons[call.need], call.order, key)
     for node in nodes:
         there = node.capacity
         _add_use(status, "nodes", 1, int(bool(node.in_flight)))

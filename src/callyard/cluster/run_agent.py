@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NoReturn
 
 from ..schedulers.job_environment import JOB_VARIABLES, current_job
+from ..system.process_title import set_title
 from ..system.processes import default_signals, open_standard_descriptors
 from ..transport import agent_protocol
 from ..transport.agent_protocol import json_frame, unwrap
@@ -132,6 +133,7 @@ def main() -> None:
     TOKEN is the token of the job around this process, if the driver has submitted one, LOG its log, and LIMIT the limit
     of that (bytes); APART is "apart" for a file of this node's own beside the log.
     """
+    set_title("agent")
     default_signals()
     open_standard_descriptors()
     path = os.path.abspath(sys.argv[1])  # now, because `adopt` changes the arguments and the directory

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from ..hosts.daemon import ask, start_daemon
+from ..system.process_title import set_title
 from ..system.processes import (
     become_subreaper,
     children,
@@ -60,6 +61,7 @@ class KeptJob:
 def keep(job: KeptJob, directory: str) -> NoReturn:
     """Become the keeper of a job, in a fork of the daemon in which `HELD_BACK` are blocked."""
     daemon, status = os.getppid(), FAULT
+    set_title(f"keeper of {os.path.basename(job.run_file)} in {directory}", "")
     try:
         status = _keep(job)
         # Not if this process was told to end: then the machine may be shutting down.

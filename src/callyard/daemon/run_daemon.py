@@ -21,6 +21,7 @@ from typing import NoReturn
 from ..hosts.daemon import ask
 from ..pool.call_shape import NodeCapacity
 from ..system.machine import GIB, detect
+from ..system.process_title import set_title
 from ..system.processes import become_subreaper, default_signals
 from .answers import Commands
 from .job_files import JobFiles
@@ -59,6 +60,7 @@ def _become_daemon(directory: str, news: int) -> NoReturn:
     status = 1
     try:
         os.setsid()
+        set_title(f"daemon in {directory}")
         os.umask(0o077)
         os.chdir("/")
         _log_to(os.path.join(directory, "log"))

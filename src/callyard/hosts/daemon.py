@@ -10,10 +10,9 @@ import errno
 import json
 import os
 import socket
-import stat
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from threading import Event
 from time import monotonic, sleep
 from typing import Any
@@ -23,15 +22,13 @@ from ..system.machine import GPUS
 from ..system.machine_name import machine_name
 from ..system.peers import is_own_user
 from ..system.python_command import python_command
+from ..system.unix_sockets import make_directory, socket_in
 from ..utils.paths import daemons_directory
 from ..version import VERSION
 
 __all__ = ["PROTOCOL", "DaemonHost", "ask", "directory_here", "make_directory", "socket_in", "start_daemon"]
 
 PROTOCOL = 1  # of requests and answers; another number is answered by "protocol" alone, in each version
-_SOCKET = "socket"
-_LONGEST = 100  # bytes of its path: Linux takes 107, macOS 103
-_DESCRIPTORS = "/proc/self/fd"
 _LOOK = 0.2  # s between two looks at `stop`
 _BUSY = 0.05  # s before another attempt to connect
 _START = 30.0  # s for the start of a daemon
@@ -91,46 +88,6 @@ def directory_here() -> str:
     """Return the directory of this machine's daemon: `CALLYARD_DAEMON`, or one of its own in the user's home."""
     home = daemons_directory()
     return os.environ.get("CALLYARD_DAEMON") or os.path.join(home, machine_name(home))
-
-
-def make_directory(path: str) -> str:
-    """Make the daemon's directory, for nobody but this user.
-
-    Raises:
-        OSError: it cannot be made, others may enter it, or it is another user's.
-    """
-    os.makedirs(path, mode=0o700, exist_ok=True)
-    found = os.lstat(path)
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(
-            f"{path} must be a directory of yours that nobody else may enter (chmod 700): it has the socket of the "
-            "daemon that runs detached calls"
-        )
-    return path
-
-
-@contextmanager
-def socket_in(directory: str) -> Iterator[str]:
-    """Yield a short path of the socket: the path of a Unix socket has about a hundred bytes at most.
-
-    Raises:
-        OSError: it is too long for this system.
-    """
-    path = os.path.join(directory, _SOCKET)
-    if len(os.fsencode(path)) < _LONGEST:
-        yield path
-        return
-    if not os.path.isdir(_DESCRIPTORS):
-        raise OSError(
-            errno.ENAMETOOLONG,
-            f"the path of a socket must be shorter than {_LONGEST} bytes here, and {path} is not: name a directory "
-            "with a short path in CALLYARD_DAEMON",
-        )
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"{_DESCRIPTORS}/{handle}/{_SOCKET}"
-    finally:
-        os.close(handle)
 
 
 def ask(command: str, timeout: float) -> dict[str, Any] | None:

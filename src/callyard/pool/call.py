@@ -84,7 +84,10 @@ class Call:
     __slots__ = (
         *("again", "arguments", "asks_again", "attempt", "began", "deadline", "definition", "future", "inputs", "log"),
         *("note", "noted", "order", "pace", "plan", "remember", "restarted", "used_by_ranks"),
+        "unwanted",  # set for a running call that is to end, by a person's word
     )
+
+    unwanted: bool
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ connection.
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 import time
@@ -207,6 +208,13 @@ class Dispatcher:
         else:
             self.connections[number].leave()
             self.running_zygote.watch(number, self.grace, None)  # for a worker whose exit functions take too long
+
+    def end_unwanted(self, call: Call) -> None:
+        """End the worker that runs this call; a call that waits behind another one ends by itself soon."""
+        for number, connection in self.connections.items():
+            if connection.runs(call):
+                connection.worker.worn = True  # no other call may be hit
+                self.running_zygote.kill(number, signal.SIGTERM, self.grace_of(call.plan))
 
     def grace_of(self, plan: CallPlan) -> float:
         """Return the seconds between SIGTERM and SIGKILL."""

@@ -219,6 +219,10 @@ class RankGroup:
         """Return the call if a rank's last frames end it."""
         return [end for c in list(self.ranks.values()) for end in self.take_frames(c, c.receive())]
 
+    def runs(self, call: Call) -> bool:
+        """Return True if the ranks make this call."""
+        return call in self.in_flight.values()
+
     def take_unfinished(self) -> tuple[list[Call], list[Call]]:
         """After the end of the group, take out the call that ran there, if any; no call was sent ahead."""
         ran = list(self.in_flight.values())

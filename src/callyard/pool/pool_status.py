@@ -45,7 +45,7 @@ def add_status(dispatcher: Dispatcher, status: ExecutorStatus) -> None:
     for connection, calls in _in_flight(dispatcher):
         for place, call in enumerate(calls):
             where = _running(connection, behind=place > 0)
-            key = None if call.remember is None else call.remember.key
+            key = _key_of(call)
             status.add_running(RunningCall(call.order, call.future.name, where.host, where.worker, where.seconds, key))
     placement = dispatcher.placement
     starting = Counter(worker.shape for worker in tuple(placement.workers.values()) if not worker.ready)
@@ -53,11 +53,11 @@ def add_status(dispatcher: Dispatcher, status: ExecutorStatus) -> None:
     for call in sorted(_waiting(dispatcher), key=lambda call: (-call.priority, call.order)):
         if starting[call.shape] > 0:
             starting[call.shape] -= 1
-            status.add_waiting(call.future.name, "for a worker to start")
+            status.add_waiting(call.future.name, "for a worker to start", call.order, _key_of(call))
             continue
         if call.shape not in reasons:
             reasons[call.shape] = reason(missing(call.shape, free), 0)
-        status.add_waiting(call.future.name, reasons[call.shape])
+        status.add_waiting(call.future.name, reasons[call.shape], call.order, _key_of(call))
     there = placement.capacity
     status.capacity = {"cores": there.cores, "gpus": len(there.gpus), "memory": there.memory}
     status.used = {
@@ -65,6 +65,10 @@ def add_status(dispatcher: Dispatcher, status: ExecutorStatus) -> None:
         "gpus": len(there.gpus) - free.gpus,
         "memory": there.memory - free.memory,
     }
+
+
+def _key_of(call: Call) -> str | None:
+    return None if call.remember is None else call.remember.key
 
 
 def _in_flight(dispatcher: Dispatcher) -> Iterator[tuple[AnyConnection, list[Call]]]:

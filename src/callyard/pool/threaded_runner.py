@@ -33,6 +33,8 @@ class ThreadedRunner:
         recorder: is told where calls begin; None where nobody asks.
     """
 
+    ends_calls = False  # a running call can be ended alone
+
     def __init__(self) -> None:
         self.forked = False  # True in a copy in a forked process
         self.ended_calls = EndedCalls()  # that failed or were cancelled; those with results are in `CallDurations`
@@ -96,6 +98,10 @@ class ThreadedRunner:
 
     def placed_calls(self) -> list[Call]:
         """Return the calls that wait for room, or run. Any thread may ask."""
+        raise NotImplementedError
+
+    def end_call(self, call: Call) -> bool:
+        """End a running call, and cancel its future; return False if the call has ended. Only if `ends_calls`."""
         raise NotImplementedError
 
     def begin_end(self) -> None:

@@ -381,6 +381,11 @@ class WorkerConnection:
         before, self.begun_before = self.begun_before, begun
         return len(self.in_flight) > 1 and begun == before and begun in self.in_flight
 
+    def runs(self, call: Call) -> bool:
+        """Return True if this call has begun here, as far as known."""
+        begun = self.result_log.begun
+        return self.in_flight.get(begun) is call
+
     def withdrawn(self, begun: int) -> list[Call]:
         """Take out the calls not going to begin here, and return all of them in order."""
         numbers = [number for number in list(self.in_flight) if number > begun]

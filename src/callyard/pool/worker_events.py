@@ -174,6 +174,10 @@ class WorkerEvents:
             usage = connection.used_until_its_end(used) if call.measured else None
             if usage is not None:
                 call.used(usage)
+            if hasattr(call, "unwanted"):
+                call.future.again()
+                call.future.cancel()
+                continue
             before = f"{connection.fault}, so " if connection.fault else connection.rank_gone
             call.future.fail_with(lost_error(call, connection.pid, exitcode, reason, before))
         for call in given_up:
@@ -203,7 +207,8 @@ class WorkerEvents:
         """Let the calls of a lost worker wait again, also the running one as often as it may; return the others."""
         ran, rest = connection.take_unfinished()
         may_run_again = may_run_again and not self._dispatcher.killed
-        again = [call for call in ran if may_run_again and call.restarted < call.plan.restarts]
+        may = [call for call in ran if may_run_again and not hasattr(call, "unwanted")]
+        again = [call for call in may if call.restarted < call.plan.restarts]
         self._dispatcher.lose(connection.worker)
         for call in again:
             # A run with a lost worker counts for the limit of restarts, and for the attempts shown to the user.
@@ -303,7 +308,10 @@ def finish(call: Call, packed: Lazy, failed: bool) -> None:
     note = call.note
     if note is not None and call.noted is not None and call.noted(call, note):
         return  # the call did not run here
-    if failed:
+    if failed and hasattr(call, "unwanted"):
+        call.future.again()
+        call.future.cancel()
+    elif failed:
         call.future.fail(PackedError(packed, call))
     elif call.future.finish(packed):
         call.pace.finished += 1

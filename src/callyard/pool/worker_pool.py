@@ -16,6 +16,7 @@ import signal
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
@@ -54,6 +55,8 @@ class ExtraSocket(Protocol):
 class WorkerPool(ThreadedRunner):
     """A pool of worker processes of this machine. It is made idle: the first call starts thread and processes."""
 
+    ends_calls = True
+
     def __init__(
         self,
         placement: WorkerPlacement,
@@ -70,6 +73,7 @@ class WorkerPool(ThreadedRunner):
         self._segments, self._packer, self._initializer = segments, packer, initializer
         self._expecting = expecting
         self._signal: int | None = None  # to be sent to all workers
+        self._unwanted: deque[Call] = deque()  # to be ended
         self._killed_elsewhere = False  # another process sends SIGKILL to calls without a grace of their own
         self._events: WorkerEvents | None = None  # this and the next belong to the I/O thread
         self._starter: WorkerStarter | None = None
@@ -143,6 +147,12 @@ class WorkerPool(ThreadedRunner):
         self.cancel_waiting(True)
         self._io.wake()
 
+    def end_call(self, call: Call) -> bool:
+        call.unwanted = True
+        self._unwanted.append(call)
+        self._io.wake()
+        return not call.future.done()
+
     def placed(self, future: Future[Any]) -> CallStatus | None:
         return pool_status.placed(self._dispatcher, future)
 
@@ -211,6 +221,8 @@ class WorkerPool(ThreadedRunner):
             refused = [(connection, ends) for connection in connections if (ends := connection.refused())]
             dispatcher.starting, dispatcher.to_start = dispatcher.to_start, []
             blocked = events.streams.take()
+            while self._unwanted:
+                dispatcher.end_unwanted(self._unwanted.popleft())
         # Without the lock from here on: futures end, and their callbacks may submit calls.
         for connection, ends in refused:
             events.settle(connection, ends)

@@ -9,12 +9,14 @@ import pickle
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from ..serialize.shared_memory import anonymous_file
 from ..system.exit_status import how_it_ended
+from ..system.process_title import script_name
 from ..system.processes import kill, kill_group, wait_for_end
 from ..system.python_command import python_command
 from ..transport import frames
@@ -73,7 +75,9 @@ class ZygoteProcess:
             ours.callback(self._close_errors)
             passed = [_copy(other.fileno(), theirs), _copy_of_stderr(theirs)]
             self._process = subprocess.Popen(
-                python_command("callyard.worker.run_zygote", "main", *map(str, [*passed, os.getpid()])),
+                python_command(
+                    "callyard.worker.run_zygote", "main", *map(str, [*passed, os.getpid()]), script_name(sys.argv)
+                ),
                 stdin=subprocess.DEVNULL,
                 stderr=self._errors,
                 pass_fds=passed,
@@ -145,7 +149,7 @@ class ZygoteProcess:
             argv = launch_command(worker.shape.ranks, rank)
             environment = {**launcher_environment(os.path.dirname(address)), **environment}
         elif needs_fresh_process(environment, self._environment):
-            argv = python_command("callyard.worker.start", "serve_alone")
+            argv = python_command("callyard.worker.start", "serve_alone", script_name(sys.argv))
         self._say(SPAWN, worker.number, environment, argv, os.path.dirname(address), descriptors=descriptors)
 
     def watch(

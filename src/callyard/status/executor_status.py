@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from html import escape
 from typing import Any, NamedTuple
 
 from ..utils.quantities import calls, duration
 from .ended_calls import EndedCalls, FailedCall
 
-__all__ = ["FOR_OTHER_CALLS", "STATES", "ExecutorStatus", "RunningCall"]
+__all__ = ["FOR_OTHER_CALLS", "STATES", "ExecutorStatus", "RunningCall", "WaitingCall", "short_key"]
 
 FOR_OTHER_CALLS = "for other calls"
 STATES = ("waiting", "running", "finished", "cached", "failed", "cancelled")
 _GIB = 1 << 30
+_MOST_LISTED = 100  # waiting calls
 _MOST_LINES = 12  # of each list, in the text of one screen
 _LONGEST = 100  # characters of a line about an error
+
+
+def short_key(key: str) -> str:
+    """Return the beginning of a digest; the whole key if the user chose it."""
+    return key[:12] if len(key) == 40 and not set(key) - set("0123456789abcdef") else key
 
 
 class RunningCall(NamedTuple):
@@ -40,6 +45,15 @@ class RunningCall(NamedTuple):
     key: str | None = None
 
 
+class WaitingCall(NamedTuple):
+    """A call that waits: its number, its function, the words that go on from "waits", and its key in the cache."""
+
+    number: int
+    name: str
+    reason: str
+    key: str | None = None
+
+
 @dataclass
 class ExecutorStatus:
     """The calls of an executor at a moment, and the resources in use.
@@ -50,6 +64,7 @@ class ExecutorStatus:
             result was in the cache), "failed", "cancelled".
         waiting: the numbers of waiting calls, by what they wait for, as "for 2 GPUs", "for other calls".
         running: the calls that run.
+        next: some of the waiting calls, a hundred at most.
         failures: the latest failures, the last one at the end; ten at most.
         capacity: what there is, by name: cores, gpus, nodes (counts), memory (bytes); empty if unknown.
         used: what of it the running calls and their workers have.
@@ -66,6 +81,7 @@ class ExecutorStatus:
     calls: dict[str, Counter[str]] = field(default_factory=dict)
     waiting: Counter[str] = field(default_factory=Counter)
     running: list[RunningCall] = field(default_factory=list)
+    next: list[WaitingCall] = field(default_factory=list)
     failures: list[FailedCall] = field(default_factory=list)
     capacity: dict[str, int] = field(default_factory=dict)
     used: dict[str, int] = field(default_factory=dict)
@@ -77,10 +93,12 @@ class ExecutorStatus:
         if number:
             self.calls.setdefault(name, Counter())[state] += number
 
-    def add_waiting(self, name: str, reason: str) -> None:
-        """Count a waiting call, with the words that go on from "waits"."""
+    def add_waiting(self, name: str, reason: str, number: int | None = None, key: str | None = None) -> None:
+        """Count a waiting call, with the words that go on from "waits"; list the first of those with a number."""
         self.add(name, "waiting")
         self.waiting[reason] += 1
+        if number is not None and len(self.next) < _MOST_LISTED:
+            self.next.append(WaitingCall(number, name, reason, key))
 
     def add_running(self, call: RunningCall) -> None:
         """Count and list a running call."""
@@ -106,6 +124,7 @@ class ExecutorStatus:
             "calls": {name: {state: n for state, n in counts.items() if n} for name, counts in self.calls.items()},
             "waiting": dict(self.waiting),
             "running": [call._asdict() for call in self.running],
+            "next": [call._asdict() for call in self.next],
             "failures": [failure._asdict() for failure in self.failures],
             "capacity": self.capacity,
             "used": self.used,
@@ -124,6 +143,7 @@ class ExecutorStatus:
             {str(name): Counter(counts) for name, counts in said["calls"].items()},
             Counter(said["waiting"]),
             [RunningCall(**call) for call in said["running"]],
+            [WaitingCall(**call) for call in said["next"]],
             [FailedCall(**failure) for failure in said["failures"]],
             dict(said["capacity"]),
             dict(said["used"]),
@@ -160,7 +180,7 @@ class ExecutorStatus:
             yield f"{len(most) - _MOST_LINES:,} others", *("" for _ in STATES)
 
     def use_in_words(self) -> str:
-        """Return what is in use of what there is, as "2 of 8 cores"; "" if that is unknown."""
+        """Return the resources in use, as "1 of 4 cores, 1 of 8 GiB of memory"; "" if nothing is known of them."""
         parts = []
         for name, there in self.capacity.items():
             used = self.used.get(name, 0)
@@ -172,6 +192,8 @@ class ExecutorStatus:
 
     def _repr_html_(self) -> str:
         """Return the status as HTML, for notebooks."""
+        from html import escape  # here, because few programs show it
+
         head = "".join(f"<th>{state}</th>" for state in ("", *STATES))
         rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self._rows())
         lines = [f"in use: {self.use_in_words()}"] if self.capacity else []

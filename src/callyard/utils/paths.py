@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["daemons_directory", "expand", "runs_directory"]
+__all__ = ["daemons_directory", "expand", "runs_directory", "statuses_directory"]
 
 
 def expand(path: str) -> str:
@@ -20,6 +20,11 @@ def runs_directory() -> str:
 def daemons_directory() -> str:
     """Return the directory in the user's home with a directory for the daemon of each machine."""
     return os.path.join(_state_directory(), "daemon")
+
+
+def statuses_directory() -> str:
+    """Return the directory in the user's home with a directory for the sockets of the executors of each machine."""
+    return os.path.join(_state_directory(), "status")
 
 
 def _state_directory() -> str:

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable
 from typing import NoReturn
 
+from ..system.process_title import set_title
 from ..system.processes import become_subreaper, die_with_parent, end_children
 from .output_copier import OutputCopier, SignalPipe
 
@@ -57,6 +58,7 @@ def _fork(parent: int, descriptors: Iterable[int]) -> tuple[int, socket.socket |
         theirs.close()
         for fd in descriptors:
             os.close(fd)
+        set_title("guard")
         _stand_guard(worker, OutputCopier(ours))
     ours.close()
     return guard, theirs

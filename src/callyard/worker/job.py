@@ -20,6 +20,7 @@ from ..errors import CacheError, CallyardError, OutOfMemory, SchedulerError, Tim
 from ..jobs.batch import CallFile, CallOutcome, CallStart
 from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
+from ..system.process_title import set_title
 from ..system.processes import (
     become_subreaper,
     children,
@@ -68,6 +69,8 @@ def main() -> None:
     folder = CallFiles(CacheDirectory.open(path, trust=trust or None), token)
     _start_afresh_with(folder.batch.environment)
     sys.argv[:] = [""]
+    numbers = folder.batch.of_element(current_job().element)
+    set_title("job", folder.batch.calls[numbers[0]].name)
     if folder.batch.python == _python():  # otherwise its paths are for another version
         sys.path[:] = folder.batch.paths
     with suppress(OSError):  # the directory may be gone, or not exist here; a call's own `cwd` is made
@@ -76,7 +79,7 @@ def main() -> None:
     job = Job(folder)
     job.signals.listen()
     signal.signal(signal.SIGCHLD, job.reap_others)
-    ends = [job.make(number) for number in folder.batch.of_element(current_job().element)]
+    ends = [job.make(number) for number in numbers]
     done = all(end.state == "finished" for end in ends)
     os._exit(0 if done else job.exit_status)  # without the teardown of modules, which takes long
 

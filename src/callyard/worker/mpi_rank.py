@@ -12,6 +12,7 @@ from typing import Any
 from ..schedulers.job_environment import current_job
 from ..schedulers.launcher_variables import LOCAL_RANK_VARIABLES, RANK_VARIABLES
 from ..system.machine import GPUS
+from ..system.process_title import set_title
 from ..system.processes import default_signals, die_with_parent, open_standard_descriptors
 from ..transport import frames
 from ..transport.frames import NO_MPI, RANK, STRAY
@@ -52,6 +53,7 @@ def main() -> None:
     """Run as `python -c "... main()" ADDRESS GPUS GPUS;GPUS`, by the launcher, once for each rank."""
     # The launcher's end ends its ranks, also when the launcher was killed and could not do so.
     die_with_parent(os.getppid())
+    set_title("rank")
     default_signals()
     open_standard_descriptors()
     rank, each, every = rank_of_process(), sys.argv.pop().split(";"), sys.argv.pop()

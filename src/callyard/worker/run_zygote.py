@@ -1,6 +1,6 @@
 """The process of a zygote: its start beside the driver, and what becomes of its forks.
 
-`main` is run as `python -c "... main()" SOCKET STDERR DRIVER`.
+`main` is run as `python -c "... main()" SOCKET STDERR DRIVER SCRIPT`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 
+from ..system.process_title import set_title
 from ..system.processes import become_subreaper, default_signals, die_with_parent, open_standard_descriptors, watch_end
 from .start import BecomeWorker, serve
 from .zygote import Zygote
@@ -18,6 +19,7 @@ from .zygote import Zygote
 def main() -> None:
     """Be the zygote, and in each of its forks a worker."""
     sock, errors, driver = socket.socket(fileno=int(sys.argv[1])), int(sys.argv[2]), int(sys.argv[3])
+    set_title("zygote", sys.argv[4])
     default_signals()
     open_standard_descriptors()
     _use_as_stderr(errors)

@@ -10,6 +10,7 @@ import sys
 from struct import Struct
 from typing import NoReturn
 
+from ..system.process_title import set_title
 from ..system.processes import die_with_parent, leave_quickly
 from ..transport.result_log import ResultLog
 from .current_call import running
@@ -47,6 +48,7 @@ def begin_worker(
     guard = get_guard(zygote, [*descriptors, births])
     # On Linux `get_guard` has forked: the parent is the guard, and this process the worker, whose number it tells.
     os.write(births, BIRTH.pack(number, os.getpid()))
+    set_title("worker")
     os.close(births)
     os.environ.clear()
     os.environ.update(environment)
@@ -78,8 +80,9 @@ def serve(stream: socket.socket, log_fd: int, guard: socket.socket | None) -> No
 
 
 def serve_alone() -> None:
-    """Run as `python -c "... serve_alone()" [GUARD] STREAM LOG`, descriptors: a worker that was started, not forked."""
+    """Run as `python -c "... serve_alone()" SCRIPT [GUARD] STREAM LOG`: a worker that was started, not forked."""
     die_with_parent(os.getppid())
+    set_title("worker", sys.argv.pop(1))
     guard = socket.socket(fileno=int(sys.argv[1])) if len(sys.argv) > 3 else None
     log_fd, stream_fd = int(sys.argv.pop()), int(sys.argv.pop())
     del sys.argv[1:]

@@ -49,7 +49,7 @@ def gateways() -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if "-c" in words and any("callyard-gateway-" in word for word in words):
+        if words and words[0].startswith("callyard: gateway"):
             found.append(process)
     return found
 
@@ -193,6 +193,30 @@ def test_a_later_gateway_ends_the_jobs_of_an_earlier_one(
         until(lambda: len(slurm.jobs()) == 1)
         executor.kill_workers()
         until(lambda: not slurm.jobs())
+    assert runs(journal) == ["1"]
+
+
+def test_calls_are_cancelled_without_a_connection(
+    sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, relay: Relay, results: Path
+) -> None:
+    """The next gateway ends their jobs."""
+    warnings.simplefilter("ignore")
+    name = sshd.account("cut-and-cancelled", port=relay.port)
+    with Executor(backend=backend(sshd, slurm, place, name), cache=results) as executor:
+        first = executor.submit(noted, journal, gate, 1)
+        second = executor.submit(noted, journal, None, first)
+        third = executor.submit(noted, journal, None, second)
+        gate.arrived()
+        until(lambda: len(slurm.jobs()) == 3)
+        relay.cut = True
+        relay.hang_up()
+        until(lambda: "the connection to" in repr(second))
+        assert second.cancel()
+        assert third.cancelled()
+        relay.cut = False
+        until(lambda: len(slurm.jobs()) == 1)
+        gate.open()
+        assert first.result(PATIENCE) == 2
     assert runs(journal) == ["1"]
 
 

@@ -46,6 +46,7 @@ from ..cached.cached_future import CachedCall, KeyedResult
 from ..failed_nodes import FailedNodes
 from ..live_base import FORKED, unpicklable
 from ..run_directories import remove_if_over
+from ..unfinished_calls import UnfinishedCall
 from .batch_state import Abandon, Ask, Drop, ExecutorAction, Look, Settle, Submit, Write
 from .batch_status import add_call, status_of
 from .call import JobCall, JobFuture, call_of
@@ -212,6 +213,11 @@ class BatchBackend:
                 add_call(status, call, status_of(call, self._state, self._scheduler.name, self._clock()), number)
         status.add_ended(self._ended_calls)
         return status
+
+    def unfinished(self) -> list[UnfinishedCall]:
+        """Return the calls that have not ended."""
+        calls = [(number, future, getattr(future, "call", None)) for future, number in list(self._waiting.items())]
+        return [UnfinishedCall(number, future, "" if call is None else call.id) for number, future, call in calls]
 
     # -- the thread ----------------------------------------------------------------------------------------
 

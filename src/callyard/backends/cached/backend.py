@@ -27,6 +27,7 @@ from ...utils import interpreter_exit
 from ...utils.threads import TaskThread
 from ..base import Backend, Settings, status_of
 from ..live_base import FORKED, LiveBackend
+from ..unfinished_calls import UnfinishedCall, unfinished_of
 from .cached_future import CachedCall, CachedFuture, CallName
 from .pending import PendingCalls
 from .settings import SettingsByResources
@@ -150,6 +151,11 @@ class CachedBackend:
             status.waiting = +status.waiting
         status.add_ended(self._context.ended_calls)
         return status
+
+    def unfinished(self) -> list[UnfinishedCall]:
+        """Return the calls of the inner backend that have not ended, with their keys."""
+        keys = self._pending.keys_by_future()
+        return [call._replace(key=keys.get(id(call.future), call.key)) for call in unfinished_of(self.inner)]
 
     def cancel_pending(self) -> None:
         self.inner.cancel_pending()

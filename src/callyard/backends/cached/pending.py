@@ -206,6 +206,10 @@ class PendingCalls:
         """Return the number of calls that another process runs. Any thread may ask."""
         return sum(1 for call in tuple(self._all) if call.where)
 
+    def keys_by_future(self) -> dict[int, str]:
+        """Return the keys of the calls, by the identity of the inner backend's futures. Any thread may ask."""
+        return {id(call.inner): call.key for call in tuple(self._all)}
+
     def are_over(self) -> bool:
         """Return True if all calls are done with, and tell the threads that wait for the end."""
         if not under(self.lock, lambda: not self._all):

@@ -37,6 +37,7 @@ from ...utils.threads import LazyThread, next_item
 from ..batch.call_pickles import LargeContents
 from ..cached.cached_future import CachedCall
 from ..live_base import FORKED, unpicklable
+from ..unfinished_calls import UnfinishedCall
 from . import protocol
 from .connection import Address, Connection, NoConnection
 from .contents import FileCopies
@@ -157,6 +158,11 @@ class GatewayBackend:
     def status(self, ask: bool = True) -> ExecutorStatus:
         return self._questions.status(list(self._unfinished), ask)
 
+    def unfinished(self) -> list[UnfinishedCall]:
+        """Return the calls that have not ended."""
+        calls = [(getattr(future, "call", None), future) for future in list(self._unfinished)]
+        return [UnfinishedCall(call.number, future) for call, future in calls if call is not None]
+
     def _nudge(self) -> None:
         self._wake.put(None)
 
@@ -184,6 +190,11 @@ class GatewayBackend:
             tell(
                 f"{counted(count, 'call')} may not have been submitted on {self._address.destination}: {why}. Run the "
                 "script again: those that were submitted are attached to"
+            )
+        if cancelled := self._told.count_cancelled():
+            tell(
+                f"{counted(cancelled, 'cancelled call')} may go on on {self._address.destination}, as there was no "
+                "connection to say so; `callyard cancel` ends them there"
             )
 
     def _is_over(self) -> bool:

@@ -29,6 +29,7 @@ from ...futures import Future, item, when_ended
 from ...hashing.files import take_copies_from
 from ...serialize.packed import PackedCall, load_with_inputs
 from ...status.executor_status import ExecutorStatus
+from ...system.process_title import set_title
 from ...transport.frames import GarbledFrame
 from ...worker.exceptions import unreadable_call
 from ..base import Backend, status_of
@@ -38,6 +39,7 @@ from ..cached.cached_future import CachedFuture
 from . import protocol
 from .contents import ContentSink
 from .incomplete_calls import IncompleteCalls
+from .late_cancels import LateCancels
 from .message_streams import Announced, LargeMessage, MessageReader, MessageWriter, Sink, in_memory
 from .protocol import (
     Answer,
@@ -78,6 +80,7 @@ class Gateway:
         self._forgotten: set[int] = set()  # what it will name no more, though calls that wait here may have named it
         self._forgotten_functions: set[int] = set()  # likewise
         self._told: dict[int, tuple[bool, str | None, int]] = {}  # of calls that have not ended, what was said last
+        self._late_cancels = LateCancels()
         self._changed = threading.Event()  # a call has come or ended
         self._over = self._left = self._ended = False
 
@@ -122,7 +125,7 @@ class Gateway:
         elif kind == protocol.WANT:
             self._send_files(content)
         elif kind == protocol.CANCEL:
-            self._cancel(number)
+            self._cancel(number, content)
         elif kind == protocol.FORGET:
             self._forgotten.add(number)
             self._answers.forget(number)
@@ -141,8 +144,10 @@ class Gateway:
             backend.kill(number)
         elif kind == protocol.LEAVE:
             self._left = True
+            self._cancel_late(at_once=True)
             self._end_if_left()
         elif kind == protocol.CLOSE:
+            self._cancel_late(at_once=True)
             # In another thread, as a call that was cancelled too late may still run, and messages are signs of life.
             threading.Thread(target=self._close, args=(backend,), name="gateway-end", daemon=True).start()
 
@@ -296,9 +301,17 @@ class Gateway:
             future = item(future, key) if length is None else item_of(future, key, length)
         return future
 
-    def _cancel(self, number: int) -> None:
+    def _cancel(self, number: int, told_before: bool) -> None:
         for freed in self._waiting.drop(number):
             self._submitted(*freed)
+        future = self._futures.get(number)
+        if future is not None and told_before and self._backend is not None and self._backend.detached:
+            self._late_cancels.add(number, future)
+            self._changed.set()
+        else:
+            self._cancel_now(number)
+
+    def _cancel_now(self, number: int) -> None:
         self._answers.forget(number)
         future = self._futures.pop(number, None)
         if future is not None:
@@ -307,6 +320,11 @@ class Gateway:
                 future.cancel_begun()
             else:
                 future.cancel()
+        self._writer.put(protocol.CANCELLED, number)  # heard
+
+    def _cancel_late(self, at_once: bool = False) -> None:
+        for number in self._late_cancels.ready(at_once):
+            self._cancel_now(number)
 
     def _cancel_waiting(self) -> None:
         for number in self._waiting.clear():
@@ -350,6 +368,7 @@ class Gateway:
                 return
             if not self._still_there():
                 os._exit(1)  # the backend's own processes notice, as at any death of the process that submitted
+            self._cancel_late()
             news = self._news()
             pause = _SOON if news else min(pause * 1.5, _LATE)
             if news:
@@ -377,6 +396,7 @@ def item_of(future: Future[Any], key: int, length: int) -> Future[Any]:
 
 def main(directory: str) -> None:
     """Talk to a driver over standard input and output, which no one else shall read or write from here on."""
+    set_title("gateway")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     reading, writing = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDWR)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from .allocation import time_left, times_left
@@ -47,7 +48,8 @@ _ROOM = 50_000  # bytes on a command line; the system takes 128 KiB for one word
 # Each field ends with a bar. In this form squeue cuts nothing off, except lists of elements (SLURM_BITSTR_LEN).
 _SQUEUE = ("env", "SLURM_BITSTR_LEN=0", "squeue", "--noheader", "--all", "--states=all")
 _SACCT = ("env", "SLURM_BITSTR_LEN=0", "sacct", "--noheader", "--allocations", "--parsable2")
-_COLUMNS = ("ArrayJobID", "ArrayTaskID", "State", "Reason", "NodeList", "exit_code")
+_COLUMNS = ("ArrayJobID", "ArrayTaskID", "State", "StartTime", "Reason", "NodeList", "exit_code")
+_TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d"  # of the cluster's clock, unless SLURM_TIME_FORMAT asks for another form
 _MOST_NAMED = 1000
 
 
@@ -75,9 +77,9 @@ def statuses(out: str) -> dict[str, JobReport]:
     for line in out.splitlines():
         fields = line.split("|")
         if len(fields) > len(_COLUMNS):  # neither "CLUSTER: name" nor a message
-            job, element, state, *words, node, ended, _ = fields
+            job, element, state, begins, *words, node, ended, _ = fields
             array, reason = ("" if element == "N/A" else element), _reason("|".join(words))
-            said = JobReport(job, state, reason, node, *_ended(state, ended))
+            said = JobReport(job, state, reason, node, *_ended(state, ended), _begins(state, begins))
             found.update(_each(job, array, _not_launched(said) or said))
     return found
 
@@ -97,10 +99,17 @@ def _each(job: str, array: str, report: JobReport) -> Iterator[tuple[str, JobRep
     """Yield the report for each element of `array`, or for the job if `array` is empty."""
     if not array:
         yield job, report
-    said = (report.state, report.reason, report.node, report.exit_code, report.signal)
+    said = (report.state, report.reason, report.node, report.exit_code, report.signal, report.begins)
     for number in elements(array):
         name = f"{job}_{number}"
         yield name, JobReport(name, *said)
+
+
+def _begins(state: str, text: str) -> float | None:
+    """Return the time at which Slurm expects a waiting job to start (s since 1970); None if it does not say."""
+    if state_of(state).phase != "waiting" or not re.fullmatch(_TIME, text):
+        return None
+    return time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
 
 
 def _reason(text: str) -> str:

@@ -58,6 +58,7 @@ class JobReport:
         node: the nodes of the job.
         exit_code: the exit code of the script, if it ended by itself.
         signal: the signal that ended the script, if one did.
+        begins: the time at which Slurm expects a waiting job to start (s since 1970), if it says so.
     """
 
     job: str
@@ -66,6 +67,7 @@ class JobReport:
     node: str = ""
     exit_code: int | None = None
     signal: int | None = None
+    begins: float | None = None
 
     @property
     def phase(self) -> Phase:
@@ -330,7 +332,7 @@ def translated(report: JobReport) -> Status:
         sentence, error = _failed(report)
     return Status(
         state.phase, sentence, error, report.reason, report.node, report.exit_code, report.signal,
-        *_failed_node(report),
+        *_failed_node(report), begins=report.begins,
     )  # fmt: skip
 
 

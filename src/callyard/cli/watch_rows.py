@@ -1,0 +1,152 @@
+"""What `callyard watch` shows: calls of running executors and jobs of a cache as rows, and what can be done to them.
+
+Nothing here draws: each step asks the processes or the cache, and returns values and texts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..errors import CallyardError
+from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs, find_job_calls
+from ..report.ask_processes import ProcessAnswer, ask_all
+from ..status.executor_status import ExecutorStatus
+from ..utils import quantities
+from .arguments import call_of, open_cache
+from .cancel import cancel_jobs, told
+from .status import name_of_executor
+from .tables import short
+
+__all__ = ["CallRow", "CallsNow", "Source"]
+
+_GOING_ON = ("unsent", "queued", "running")
+_NO_LOG = (
+    "What it prints is kept only where its result goes to a cache, and this view must be told the cache, as in "
+    "`callyard watch results`."
+)
+_MOST_ENDED = 50  # jobs that have ended
+
+
+@dataclass(frozen=True)
+class CallRow:
+    """A call in the table.
+
+    Attributes:
+        id: its name for `callyard cancel`: 4711:12, or the key of a job.
+        function: the name of the function.
+        state: "running", "waiting", or the state of a job.
+        where: the place of the run, or what it waits for.
+        time: the time for which it runs, in words.
+        key: the key in the cache; "" if there is none.
+        place: the process, the number of the executor there and of the call; None for a job.
+    """
+
+    id: str
+    function: str
+    state: str
+    where: str
+    time: str
+    key: str
+    place: tuple[int, int, int] | None = None
+
+
+@dataclass(frozen=True)
+class CallsNow:
+    """One look: some lines about executors and problems, and the calls."""
+
+    head: tuple[str, ...]
+    rows: tuple[CallRow, ...]
+
+
+class Source:
+    """The place of all answers: the user's processes on this machine, and perhaps a cache."""
+
+    def __init__(self, options: argparse.Namespace, directory: str | None) -> None:
+        self._options, self._directory = options, directory
+
+    def look(self) -> CallsNow:
+        """Ask all processes, a second at most, and read the cache's jobs."""
+        head, rows = list[str](), list[CallRow]()
+        for process in ask_all("status"):
+            for line, found in _of_process(process):
+                head.append(line)
+                rows += found
+        rows += self._jobs()
+        return CallsNow(tuple(head or ["no executor runs here"]), tuple(rows))
+
+    def _jobs(self) -> Iterator[CallRow]:
+        if self._directory is None:
+            return
+        calls = list(calls_of_jobs(open_cache(self._options, self._directory)._directory))
+        going_on = [call for call in calls if call.state in _GOING_ON]
+        for call in [*going_on, *(call for call in calls[::-1] if call.state not in _GOING_ON)][
+            : len(going_on) + _MOST_ENDED
+        ]:
+            where = f"job {call.job}" + (f" on {call.node}" if call.node else "") if call.job else ""
+            yield CallRow(short(call.known_as), call.name, call.state, where, "", call.known_as)
+
+    def explain(self, row: CallRow) -> str:
+        """Return what can be said of a call."""
+        if row.place is None:
+            jobs = self._job(row)
+            state = jobs[-1].state if jobs else row.state
+            return f"{row.function} is {state}{f', {row.where}' if row.where else ''}"
+        pid, executor, number = row.place
+        for answer in ask_all("explain", pid, executor=executor, call=number):
+            if answer.answer is None:
+                return f"process {pid} {answer.problem}"
+            if answer.answer.get("sentence"):
+                return f"{row.function} {answer.answer['sentence']}"
+        return f"{row.function} has ended"
+
+    def log(self, row: CallRow) -> str:
+        """Return what a call has written, if that is kept."""
+        if self._directory is None or not row.key:
+            return _NO_LOG
+        try:
+            call = call_of(open_cache(self._options, self._directory), row.key)
+        except (CallyardError, OSError) as error:
+            return str(error)
+        trace = call.error and call.error[1] if isinstance(call, JobCallStatus) else call.traceback
+        return "\n".join(part for part in (call.log, trace) if part) or "It has printed nothing that was kept."
+
+    def cancel(self, row: CallRow) -> str:
+        """Cancel a call; return what was done."""
+        if row.place is not None:
+            pid, executor, number = row.place
+            done = told(ask_all("cancel", pid, executor=executor, call=number))
+            return "; ".join(done) or f"{row.id} has ended"
+        calls = [call for call in self._job(row) if call.state in _GOING_ON]
+        cancel_jobs(calls)
+        return f"cancelled {row.function}" if calls else f"{row.id} has ended"
+
+    def _job(self, row: CallRow) -> list[JobCallStatus]:
+        if self._directory is None:
+            return []
+        return find_job_calls(open_cache(self._options, self._directory)._directory, row.key)
+
+
+def _of_process(process: ProcessAnswer) -> Iterator[tuple[str, list[CallRow]]]:
+    """Yield a line about each executor of a process, and its calls."""
+    if process.answer is None or "error" in process.answer:
+        yield f"process {process.pid} {process.problem or 'could not tell'}", []
+        return
+    for said in process.answer["executors"]:
+        name = name_of_executor(process.pid, said["number"])
+        status = ExecutorStatus.from_dict(said)
+        use = status.use_in_words()
+        line = f"{name} {process.answer['script']}: {status.counts_in_words()}{f'; in use: {use}' if use else ''}"
+        yield line, list(_rows(name, (process.pid, said["number"]), status))
+
+
+def _rows(name: str, place: tuple[int, int], status: ExecutorStatus) -> Iterator[CallRow]:
+    for call in status.running:
+        where = " ".join(filter(None, (call.host, f"({call.worker})" if call.worker else "")))
+        time = "" if call.seconds is None else quantities.duration(float(int(call.seconds)))
+        yield CallRow(f"{name}:{call.number}", call.name, "running", where, time, call.key or "", (*place, call.number))
+    for waiting in status.next:
+        number = waiting.number
+        key = waiting.key or ""
+        yield CallRow(f"{name}:{number}", waiting.name, "waiting", waiting.reason, "", key, (*place, number))

@@ -1,0 +1,214 @@
+"""Answers to `callyard status`: each process with an executor listens on a Unix socket in a directory of the user's.
+
+    another process of the user                this process
+    ------------------------------------------ ----------------------------------------------------------
+    {"protocol": 1, "ask": "status"} --------> a thread that sleeps until somebody connects
+    {"protocol": 1, "executors": [...]} <----- what each executor's backend tells
+
+A question is one line of JSON, and so is the answer; nothing is unpickled. The directory lets no other user in, and
+both ends look whose process the other one is. Without a question nothing is done: there is one thread that waits, and
+one descriptor. They are there from the first executor of the process to the end of the last.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from itertools import count
+from typing import Any, Protocol
+
+from ..status.executor_status import ExecutorStatus
+from ..system.peers import is_own_user
+from ..system.process_title import script_name
+from ..system.unix_sockets import make_directory, socket_in
+from ..utils.locks import new_lock, under
+from ..version import VERSION
+from .status_directory import PURPOSE, VARIABLE, status_directory_here
+
+__all__ = ["PROTOCOL", "ShownExecutor", "hide", "show"]
+
+PROTOCOL = 1
+_PATIENCE = 1.0  # s for a question to come, and for an answer to be taken
+_LARGEST = 1 << 16  # bytes of a question
+_log = logging.getLogger("callyard")
+
+
+class ShownExecutor(Protocol):
+    """An executor as the answers need it."""
+
+    def shown_status(self) -> ExecutorStatus:
+        """Return the status at this moment."""
+
+    def explain_call(self, number: int) -> str:
+        """Return the sentence about a call that has not ended; "" if there is no such call."""
+
+    def cancel_call(self, number: int | None, key: str) -> list[str]:
+        """Cancel the call of this number, or those with a key that begins so; return what was done, in words."""
+
+
+_lock = new_lock()  # reentrant: a finalizer may make an executor while this thread holds it
+_numbers = count(1)
+_shown: dict[int, weakref.ref[Any]] = {}
+_server: StatusServer | None = None
+
+
+def show(executor: ShownExecutor) -> int:
+    """Answer questions about an executor from now on, until `hide` with the returned number; it is not kept alive."""
+    return under(_lock, _show, executor)
+
+
+def _show(executor: ShownExecutor) -> int:
+    global _server
+    number = next(_numbers)
+    _shown[number] = weakref.ref(executor)
+    if _server is None:
+        with contextlib.suppress(OSError, RuntimeError):  # no directory, descriptor or thread is to be had
+            _server = StatusServer()
+    return number
+
+
+def hide(number: int) -> None:
+    """Answer no questions about this executor any more."""
+    under(_lock, _hide, number)
+
+
+def _hide(number: int) -> None:
+    global _server
+    _shown.pop(number, None)
+    if not _shown and _server is not None:
+        _server.stop()
+        _server = None
+
+
+def _stop() -> None:
+    if _server is not None:
+        _server.stop()
+
+
+def _in_forked_child() -> None:
+    global _server, _lock, _numbers
+    _lock, _numbers = new_lock(), count(1)
+    _shown.clear()
+    if _server is not None:
+        _server.forget()
+        _server = None
+
+
+class StatusServer:
+    """The thread that answers, and its socket."""
+
+    def __init__(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: there is no directory for the socket, or no descriptor.
+            RuntimeError: no thread can be started.
+        """
+        self._directory = make_directory(status_directory_here(), PURPOSE)
+        self._name = f"{os.getpid()}-{os.urandom(4).hex()}"
+        self._stopped = False
+        self._listener = socket.socket(socket.AF_UNIX)
+        try:
+            with socket_in(self._directory, self._name, VARIABLE) as path:
+                self._listener.bind(path)
+            self._listener.listen(16)
+            threading.Thread(target=self._run, name="callyard-status", daemon=True).start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Take the socket away, and let the thread end. This does not wait."""
+        self._stopped = True
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self._directory, self._name))
+        with contextlib.suppress(OSError):  # where the system wakes nobody by this, the thread ends with the process
+            self._listener.shutdown(socket.SHUT_RDWR)
+
+    def forget(self) -> None:
+        """Close this copy in a forked child, which has no such thread."""
+        with contextlib.suppress(OSError):
+            self._listener.close()
+
+    def _run(self) -> None:
+        with self._listener:
+            while not self._stopped:
+                try:
+                    client, _ = self._listener.accept()
+                except OSError:
+                    if not self._stopped:
+                        time.sleep(_PATIENCE)  # too many descriptors are open
+                    continue
+                with client, contextlib.suppress(OSError, ValueError):
+                    if is_own_user(client):
+                        self._serve(client)
+
+    @staticmethod
+    def _serve(client: socket.socket) -> None:
+        client.settimeout(_PATIENCE)
+        said = bytearray()
+        while not said.endswith(b"\n"):
+            part = client.recv(_LARGEST)
+            said += part
+            if not part or len(said) > _LARGEST:
+                return
+        import json  # here, because few programs are asked
+
+        question = json.loads(said)
+        if isinstance(question, dict):
+            client.sendall(json.dumps(_answer(question), default=str).encode() + b"\n")
+
+
+# -- answers -------------------------------------------------------------------------------------------
+
+
+def _answer(question: Mapping[str, Any]) -> dict[str, Any]:
+    head = {"protocol": PROTOCOL, "version": VERSION, "pid": os.getpid(), "script": script_name(sys.argv) or "python"}
+    if question.get("protocol") != PROTOCOL:
+        return head
+    step = _ANSWERS.get(str(question.get("ask")))
+    if step is None:
+        return {**head, "error": f"there is no question {question.get('ask')!r}"}
+    try:
+        return {**head, **step(question)}
+    except Exception as error:
+        _log.debug("a question could not be answered", exc_info=True)
+        return {**head, "error": f"{type(error).__name__}: {error}"}
+
+
+def _executors() -> dict[int, ShownExecutor]:
+    found = {number: reference() for number, reference in list(_shown.items())}
+    return {number: executor for number, executor in found.items() if executor is not None}
+
+
+def _status(_: Mapping[str, Any]) -> dict[str, Any]:
+    executors = [{"number": number, **each.shown_status().to_dict()} for number, each in _executors().items()]
+    return {"executors": executors}
+
+
+def _explain(question: Mapping[str, Any]) -> dict[str, Any]:
+    executor = _executors().get(question["executor"])
+    return {"sentence": "" if executor is None else executor.explain_call(question["call"])}
+
+
+def _cancel(question: Mapping[str, Any]) -> dict[str, Any]:
+    number, key = question.get("executor"), str(question.get("key", ""))
+    chosen = [each for place, each in _executors().items() if number in (None, place)]
+    return {"done": [words for each in chosen for words in each.cancel_call(question.get("call"), key)]}
+
+
+_ANSWERS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+    "status": _status,
+    "explain": _explain,
+    "cancel": _cancel,
+}
+os.register_at_fork(after_in_child=_in_forked_child)
+atexit.register(_stop)  # after the end of all threads that are no daemons, and so of all calls

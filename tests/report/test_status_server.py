@@ -1,0 +1,207 @@
+"""The socket on which a process tells about its executors: who may ask, what is answered, and what is left of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gate import Gate, until
+
+from callyard import Executor, Local
+from callyard.report.ask_processes import ProcessAnswer, ask_all
+from callyard.report.status_directory import status_directory_here
+
+pytestmark = pytest.mark.wide
+ME = os.getpid()
+LIMITED = "for one of the running calls to end (max_workers)"
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("CALLYARD_STATUS", str(tmp_path / "status"))
+    return tmp_path / "status"
+
+
+@contextmanager
+def executor(gate: Gate, *args: Any, **kwargs: Any) -> Iterator[Executor]:
+    """Yield an executor whose calls are let through in any case."""
+    with Executor(*args, **kwargs) as ex:
+        try:
+            yield ex
+        finally:
+            gate.open(100)
+
+
+def the_one(answers: list[ProcessAnswer]) -> ProcessAnswer:
+    (answer,) = answers
+    return answer
+
+
+def test_executors_are_shown_from_their_beginning_to_their_end(directory: Path, gate: Gate) -> None:
+    assert ask_all("status") == []
+    with executor(gate, 1) as first:
+        first.submit(gate.hold)
+        waiting = first.submit(abs, -1)
+        with Executor(backend=Local(cores=1)) as second:
+            gate.arrived()
+            process = the_one(ask_all("status"))
+            assert (process.pid, process.problem) == (ME, "")
+            assert process.answer is not None
+            one, two = process.answer["executors"]
+            assert one["running"][0]["name"] == "hold"
+            assert one["next"] == [{"number": 1, "name": "abs", "reason": LIMITED, "key": None}]
+            assert two["calls"] == {}
+            assert second.submit(abs, -1).result() == 1
+        assert len(the_one(ask_all("status")).answer["executors"]) == 1  # type: ignore[index]
+        said = the_one(ask_all("explain", executor=one["number"], call=1)).answer
+        assert said is not None
+        assert said["sentence"] == waiting.explain() == f"waits {LIMITED}"
+        gate.open()
+    until(lambda: ask_all("status") == [])
+    assert os.listdir(directory) == []
+
+
+def test_calls_are_cancelled_by_number_or_key(tmp_path: Path, gate: Gate) -> None:
+    with executor(gate, 1, cache=tmp_path / "cache") as ex:
+        held = ex.submit(gate.hold, resource_dict={"cache_key": "held"})
+        waiting = ex.submit(abs, -1, resource_dict={"cache_key": "waiting"})
+        gate.arrived()
+        assert the_one(ask_all("cancel", key="nothing")).answer["done"] == []  # type: ignore[index]
+        done = the_one(ask_all("cancel", key="wait")).answer["done"]  # type: ignore[index]
+        assert done == ["cancelled 'abs', key waiting"]
+        assert waiting.cancelled()
+        number = the_one(ask_all("status")).answer["executors"][0]["number"]  # type: ignore[index]
+        done = the_one(ask_all("cancel", ME, executor=number, call=0)).answer["done"]  # type: ignore[index]
+        assert done == ["ended 'hold', key held, which was running"]
+        until(held.done)
+        assert held.cancelled()
+        assert ex.submit(abs, -2).result() == 2  # the pool goes on
+        assert ex.status().count("cancelled") == 2
+
+
+def test_a_running_call_of_a_wrapped_executor_is_not_cancelled(gate: Gate) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as threads, executor(gate, backend=threads) as ex:
+        held = ex.submit(gate.hold, 3)
+        gate.arrived()
+        (words,) = the_one(ask_all("cancel", call=0)).answer["done"]  # type: ignore[index]
+        assert words == "'hold' runs (in ThreadPoolExecutor), and cannot be ended there alone"
+        gate.open()
+        assert held.result() == 3
+
+
+def test_questions_that_make_no_sense(directory: Path) -> None:
+    with Executor(1):
+        (name,) = os.listdir(directory)
+        for said in (b"\xff\xfe\n", b"[]\n", b"3\n", b"{", b""):
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(str(directory / name))
+                sock.sendall(said)
+                sock.shutdown(socket.SHUT_WR)
+                try:
+                    assert sock.recv(100) == b""
+                except ConnectionResetError:  # it was closed with bytes that nobody has read
+                    pass
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(str(directory / name))
+            sock.sendall(b'{"protocol": 99, "ask": "status"}\n')
+            assert set(json.loads(sock.makefile().readline())) == {"protocol", "version", "pid", "script"}
+        assert "no question" in the_one(ask_all("nonsense")).answer["error"]  # type: ignore[index]
+        assert "KeyError" in the_one(ask_all("explain")).answer["error"]  # type: ignore[index]
+
+
+def test_a_directory_that_others_may_enter_is_not_used(directory: Path) -> None:
+    directory.mkdir(mode=0o755)
+    with Executor(1) as ex:
+        assert os.listdir(directory) == []
+        assert ex.submit(abs, -1).result() == 1
+    assert ask_all("status") == []
+
+
+def test_sockets_of_dead_processes_are_removed(directory: Path) -> None:
+    directory.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(directory / "4711-abcd"))
+        sock.listen()
+    (directory / "other file").touch()
+    assert ask_all("status") == []
+    assert os.listdir(directory) == ["other file"]
+
+
+def test_a_process_of_another_protocol(directory: Path) -> None:
+    directory.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(directory / "4711-abcd"))
+        sock.listen()
+
+        def serve(answer: bytes) -> None:
+            client, _ = sock.accept()
+            with client:
+                client.recv(1000)
+                client.sendall(answer)
+
+        for answer, problem in (
+            (b'{"protocol": 2, "version": "9.0"}\n', "is of Callyard 9.0, which answers otherwise"),
+            (b"what?\n", "has given an answer that makes no sense"),
+        ):
+            thread = threading.Thread(target=serve, args=(answer,))
+            thread.start()
+            assert the_one(ask_all("status")) == ProcessAnswer(4711, None, problem)
+            thread.join()
+
+
+SCRIPT = """
+import sys
+from callyard import Executor
+with Executor(1) as ex:
+    print("there", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    script = tmp_path / "study.py"
+    script.write_text(SCRIPT)
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, str(script)], stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "there\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.once
+def test_a_stopped_process_is_told_as_such(other: subprocess.Popen[str]) -> None:
+    assert the_one(ask_all("status")).answer["script"] == "study.py"  # type: ignore[index]
+    os.kill(other.pid, 19)
+    os.waitpid(other.pid, os.WUNTRACED)
+    assert the_one(ask_all("status")) == ProcessAnswer(other.pid, None, "is stopped")
+    os.kill(other.pid, 18)
+    assert the_one(ask_all("status")).problem == ""
+    os.kill(other.pid, 9)
+    other.wait()
+    assert ask_all("status") == []
+    assert os.listdir(status_directory_here()) == []
+
+
+@pytest.mark.once
+def test_a_forked_child_answers_for_itself_alone(directory: Path) -> None:
+    with Executor(1):
+        child = os.fork()
+        if not child:
+            with Executor(1):
+                found = {answer.pid: len((answer.answer or {})["executors"]) for answer in ask_all("status")}
+            os._exit(0 if found == {ME: 1, os.getpid(): 1} else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert the_one(ask_all("status")).pid == ME
