@@ -100,7 +100,7 @@ def has(name: str) -> bool:
 
 # Tests that depend little on the Python and take long: `make test` runs them on the newest one only.
 WIDE = (
-    "backends/batch", "backends/cached", "backends/local/test_local_large_data.py",
+    "backends/batch", "backends/cached", "backends/dry_run", "backends/local/test_local_large_data.py",
     "backends/local/test_local_resources.py", "backends/local/test_mpi.py", "cache", "cli", "cluster", "daemon",
     "deaths", "flux_instance", "gridengine_cluster",
     "hosts", "interrupts", "jobs", "pool", "report/test_page.py",

@@ -29,7 +29,18 @@ FUTURE = [
     "result",
 ]
 FUTURE += ["running", "set_exception", "set_result", "set_running_or_notify_cancel"]
-EXECUTOR = ["batched", "kill_workers", "map", "plan", "shutdown", "status", "submit", "terminate_workers"]
+EXECUTOR = [
+    "batched",
+    "graph",
+    "kill_workers",
+    "map",
+    "plan",
+    "report",
+    "shutdown",
+    "status",
+    "submit",
+    "terminate_workers",
+]
 EXECUTOR += ["with_resources"]
 RESOURCES = [*inspect.signature(Resources).parameters, "asked", "cores", "gpus", "updated"]
 

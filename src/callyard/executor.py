@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from .events.event import Event
     from .recording.run_recorder import RunRecorder
     from .report.graph import Graph
+    from .report.progress import Progress
     from .result_cache import Cache
 
 __all__ = ["Executor"]
@@ -122,7 +123,7 @@ class Executor(StandardExecutor):
         argument_checks.check_initializers(initializer, initargs, init_function)
         _check_depth()
         forced = forced_dry_run(os.environ)
-        recorder = None if dry_run or forced else _recorder(events, progress)
+        recorder = None if dry_run or forced else _recorder(events)
         settings = Settings(
             max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child, logs, recorder
         )
@@ -131,7 +132,9 @@ class Executor(StandardExecutor):
         if dry_run or forced:
             self._running = _Running(open_plan(backend, settings, cache, forced))
         else:
-            self._running = _Running(open_backend(backend, settings, cache), recorder)
+            self._running = _Running(
+                open_backend(backend, settings, cache), recorder, _progress() if progress else None
+            )
         if recorder is not None:
             recorder.begin(repr(self), self._running.status("", ask=False).capacity)
         _log.info("%r", self)
@@ -206,6 +209,8 @@ class Executor(StandardExecutor):
             future = running.backend.submit(fn, args, kwargs, resources)
         else:
             future = running.recorder.submit(running.backend.submit, fn, args, kwargs, resources)
+        if running.progress is not None:
+            running.progress.follow(future)
         return future
 
     @strict(argument_checks.place_in_map)
@@ -428,13 +433,13 @@ class Executor(StandardExecutor):
 class _Running:
     """The state shared by an executor and its `with_resources` views: the backend, and the flag for the shutdown."""
 
-    def __init__(self, backend: Backend, recorder: RunRecorder | None = None) -> None:
+    def __init__(self, backend: Backend, recorder: RunRecorder | None = None, progress: Progress | None = None) -> None:
         self.backend = backend
-        self.recorder = recorder
+        self.recorder, self.progress = recorder, progress
         self.closed = False
         self._shown = status_server.show(self)
         # When neither executor nor view is left.
-        self._closer = weakref.finalize(self, _close, backend, recorder, self._shown)
+        self._closer = weakref.finalize(self, _close, backend, recorder, progress, self._shown)
         self._closer.atexit = False
 
     @property
@@ -493,6 +498,8 @@ class _Running:
         self.backend.close(wait)
         if self.recorder is not None:
             self.recorder.close(wait)
+        if self.progress is not None:
+            self.progress.close() if wait else self.progress.end_with_calls()
         # Last: if an exception interrupts the above, the backend is still closed when the executor is collected.
         self._closer.detach()
         if wait:
@@ -505,6 +512,8 @@ class _Running:
         self.backend.kill(signum)
         if self.recorder is not None:
             self.recorder.close()
+        if self.progress is not None:
+            self.progress.end_with_calls()
 
     def interrupt(self) -> None:
         self.closed = True
@@ -512,28 +521,30 @@ class _Running:
         self.backend.interrupt()
 
 
-def _recorder(
-    events: str | os.PathLike[str] | Callable[[Event], object] | bool | None, progress: bool
-) -> RunRecorder | None:
+def _progress() -> Progress | None:
+    from .report.progress import progress_here  # here, because few programs use it
+
+    return progress_here()
+
+
+def _recorder(events: str | os.PathLike[str] | Callable[[Event], object] | bool | None) -> RunRecorder | None:
     """Return the recorder for what the user asks for; None for nothing."""
-    if (events is None or events is False) and not progress and not logging.getLogger("callyard.events").level:
+    if (events is None or events is False) and not logging.getLogger("callyard.events").level:
         return None
     from .recording.run_recorder import RunRecorder  # here, because few programs use it
     from .recording.targets import targets_of
 
     targets = targets_of(None if isinstance(events, bool) else events)
-    if progress:
-        from .report.progress import progress_here
-
-        targets += filter(None, [progress_here()])
     return RunRecorder(targets) if targets or events is True else None
 
 
-def _close(backend: Backend, recorder: RunRecorder | None, shown: int) -> None:
+def _close(backend: Backend, recorder: RunRecorder | None, progress: Progress | None, shown: int) -> None:
     status_server.hide(shown)
     backend.close(False)
     if recorder is not None:
         recorder.close()
+    if progress is not None:
+        progress.end_with_calls()
 
 
 def _check_depth() -> None:

@@ -34,7 +34,7 @@ class Cache:
 
     A cache is a mapping of entries by the keys of their calls; the unique beginning of a key is enough, from six
     characters on. Iteration goes over the entries, not the keys, in the order of storing. An unreadable entry is left
-    out with a warning.
+    out with a warning. Failed calls have entries, too.
 
     Args:
         directory: the path, "~" allowed. A missing directory is made, for its user alone, unless `mode` is
@@ -43,7 +43,8 @@ class Cache:
             each executor; "read-only" takes stored results and stores nothing.
         trust: "group" to share the directory with the members of its group, who can then run any code as you. By
             default (None) everything writable for others is refused.
-        failures: True to store the exceptions of calls too; False by default.
+        failures: True to let exceptions of functions answer later calls, as results do; False by default. Failed calls
+            have entries in either case, see `Entry.answers`.
 
     Raises:
         UnsafeCache: others could have written into the directory.

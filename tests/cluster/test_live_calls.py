@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 from gate import Gate, held
 from pretended import Inside, node, same, until, visible
 
-from callyard import Executor
+from callyard import Cache, Executor
 from callyard.backends.cluster import LocalLaunch
 from callyard.cluster.base import AgentProcess, RanksToStart, StartedAgents
 from callyard.errors import ResourceError, SchedulerError, TimeLimitExceeded, WorkerLost
@@ -241,6 +242,40 @@ def test_remembered_calls_are_stored_by_their_runners(make: Make, tmp_path: Path
         again = ex.submit(same, 2)
         assert again.cached
         assert again.result() == 2
+
+
+def speak_and_fail(x: int) -> int:
+    print("failing", x)
+    return x // 0
+
+
+def speak_and_die(x: int) -> None:
+    print("dying", x, flush=True)
+    os._exit(x)
+
+
+def speak_and_wait(x: int) -> None:
+    print("waiting", x, flush=True)
+    while True:
+        signal.pause()
+
+
+@pytest.mark.needs("linux")
+def test_failed_calls_of_nodes_are_kept(make: Make, tmp_path: Path) -> None:
+    with make(count=1, cache=tmp_path / "results") as ex:
+        futures = [ex.submit(speak_and_fail, 1), ex.submit(speak_and_die, 3)]
+        limited = ex.submit(speak_and_wait, 2, resource_dict={"run_time": 2, "grace": 0.1})
+        errors = [type(future.exception()) for future in (*futures, limited)]
+    assert errors == [ZeroDivisionError, WorkerLost, TimeLimitExceeded]
+    entries = {entry.function: entry for entry in Cache(tmp_path / "results")}
+    assert [entries[name].failure.error for name in ("speak_and_fail", "speak_and_die", "speak_and_wait")] == [
+        "ZeroDivisionError", "WorkerLost", "TimeLimitExceeded",
+    ]  # fmt: skip
+    assert entries["speak_and_fail"].log == "failing 1\n"
+    assert entries["speak_and_die"].log == "dying 3\n"
+    assert entries["speak_and_die"].failure.exit_code == 3
+    assert entries["speak_and_wait"].log.startswith("waiting 2\n")
+    assert all(entry.seconds > 0 and entry.facts["pid"] not in (None, os.getpid()) for entry in entries.values())
 
 
 # -- quiet -------------------------------------------------------------------------------------------------------

@@ -74,6 +74,9 @@ class Bulk:
             def __bool__(self) -> bool:
                 return bool(self._next) or (bool(self._bulk) and bulk.pieces < bulk.stops_at)
 
+            def head(self) -> bytes | memoryview | None:
+                return super().head() if self else None
+
             def _cut(self) -> None:
                 bulk.pieces += 1
                 super()._cut()

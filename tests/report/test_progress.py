@@ -308,5 +308,5 @@ def test_a_bar_and_cards_in_a_notebook(tmp_path: Path) -> None:
     future, cache, entry = (notebook.cells[at].outputs[0].data["text/html"] for at in (1, 2, 3))
     assert "<b>Future of abs</b>" in future
     assert "<dd>finished</dd>" in future
-    assert "<dt>Entries</dt><dd>3</dd>" in cache
+    assert "<dt>Entries</dt><dd>4</dd>" in cache
     assert "<b>Entry of abs</b>" in entry

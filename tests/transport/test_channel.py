@@ -422,6 +422,35 @@ def test_a_connection_that_breaks_in_the_middle_of_a_message(driver: Driver):
     assert driver.heard == {peer: 1}
 
 
+@pytest.mark.parametrize("bulk", [False, True])
+def test_a_reset_in_the_middle_of_a_message(bulk: bool):
+    """The memory for the rest of it is free again, and the driver hears others."""
+    with closing(SegmentPool()) as segments:
+        reserved: list[weakref.ref[OwnedSegment]] = []
+
+        def reserve(size: int) -> OwnedSegment | None:
+            segment = segments.reserve(size)
+            assert segment is not None
+            reserved.append(weakref.ref(segment))
+            return segment
+
+        driver = Driver(Listener(LOOPBACK, reserve=reserve))
+        with closing(driver):
+            link = Link.connect(driver.contact, timeout=PATIENCE)
+            ask(link, b"x")
+            [peer] = driver.heard
+            link.send(b"large", [PrivateBytes(bytes(1 << 25))], bulk)
+            wait_until(lambda: reserved)
+            link._connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            link.close()
+            wait_until(lambda: driver.gone == [peer])
+            with closing(Link.connect(driver.contact, timeout=PATIENCE)) as again:
+                assert ask(again, b"y") == b"y"
+            wait_until(lambda: len(driver.gone) == 2)
+        assert driver.heard == {peer: 1, driver.gone[1]: 1}
+        assert [segment() for segment in reserved] == [None]
+
+
 class Breaking(Proxy):
     """Breaks the first two connections with the first bytes of the agent."""
 

@@ -23,9 +23,8 @@ SIZES = st.sampled_from([0, 1, 100, LARGE - 1, LARGE, LARGE + 1, 3 * LARGE])
 
 def bytes_of(queue: SendQueue) -> Iterator[bytes]:
     """Yield what goes over the wire at once."""
-    while queue:
-        data = bytes(queue.head())
-        yield data
+    while (data := queue.head()) is not None:
+        yield bytes(data)
         queue.sent(len(data))
 
 
@@ -63,11 +62,10 @@ def test_all_messages_arrive_and_each_kind_in_its_order(
         for module in (channel_messages, message_reader):
             changed.enter_context(mock.patch.object(module, "APART", LARGE))
         for (bulk, sizes), before in zip(said, [*gone, *[0] * 6], strict=False):
-            for _ in range(before if queue else 0):
-                if queue:
-                    data = bytes(queue.head())[:cut]
-                    wire += data
-                    queue.sent(len(data))
+            for _ in range(before):
+                if (head := queue.head()) is not None:
+                    wire += bytes(head)[:cut]
+                    queue.sent(min(len(head), cut))
             number = next(numbers)
             message = Message(MESSAGE, b"%d" % number, [PrivateBytes(bytes([number]) * size) for size in sizes])
             queue.add(message, bulk)
@@ -85,8 +83,8 @@ def test_small_messages_pass_a_large_one_after_each_piece() -> None:
     queue, reader = SendQueue(), MessageReader()
     queue.add(Message(MESSAGE, b"large", [PrivateBytes(bytes(20 << 20))]), bulk=True)
     parts, got = 0, list[Message]()
-    while queue:
-        data = bytes(queue.head())
+    while (head := queue.head()) is not None:
+        data = bytes(head)
         assert len(data) <= channel_messages.LARGEST_PIECE
         if data[0] == PIECE:
             parts += 1

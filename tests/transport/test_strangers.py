@@ -212,6 +212,21 @@ def test_many_while_nobody_looks():
         driver.close()
 
 
+@pytest.mark.parametrize("text", [b"", HELLO[:100], HELLO])
+def test_connections_that_are_reset(text: bytes):
+    with closing(Listener(LOOPBACK)) as listener:
+        [address] = listener.contact.addresses
+        for _ in range(100):
+            sock = socket.create_connection((address.host, address.port))
+            send(sock, text)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.close()
+        driver = Driver(listener)
+        with closing(Link.connect(listener.contact, timeout=PATIENCE)) as link:
+            assert ask(link, b"x") == b"x"
+        driver.close()
+
+
 # ------------------------------------------------------------------ crowds
 
 

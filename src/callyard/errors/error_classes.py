@@ -70,6 +70,7 @@ class NotComputed(CallyardError, SystemExit):
 
     Attributes:
         call: the number of the call in the plan.
+        run: the random name of the executor's run.
 
     Examples:
         >>> with Executor(dry_run=True) as planning:
@@ -78,9 +79,9 @@ class NotComputed(CallyardError, SystemExit):
         (True, 1)
     """
 
-    def __init__(self, message: str = "", call: int = 0) -> None:
-        super().__init__(message, call)
-        self.call = call
+    def __init__(self, message: str = "", call: int = 0, run: str = "") -> None:
+        super().__init__(message, call, run)
+        self.call, self.run = call, run
         self.code = 0
 
     def __str__(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-__all__ = ["Recorder"]
+__all__ = ["NoRecord", "Recorder"]
 
 
 class Recorder(Protocol):
@@ -37,3 +37,24 @@ class Recorder(Protocol):
 
     def stands_for(self, inner: object, future: object) -> None:
         """Take in that what is told of `inner` is true of the user's `future`, too; of several, perhaps."""
+
+
+class NoRecord:
+    """A recorder that forgets all: a backend with it measures what calls use, and others tell of it."""
+
+    def started(
+        self,
+        future: object,
+        host: str,
+        worker: str = "",
+        attempt: int = 1,
+        job_id: str | None = None,
+        time: float | None = None,
+    ) -> None:
+        pass
+
+    def waiting(self, future: object, reason: str = "", job_id: str | None = None) -> None:
+        pass
+
+    def stands_for(self, inner: object, future: object) -> None:
+        pass

@@ -16,7 +16,6 @@ from ..cache.entry import Entry, open_entry
 from ..cache.failures import sweep
 from ..cache.format.record_file import DamagedFile, read
 from ..cache.inspect.find import age, all_keys, entries, keys_by_age, needed_files, volume
-from ..cache.inspect.unreached import unreached_keys
 from ..cache.kept_files import KeptFiles
 from ..cache.lookup import check_files
 from ..errors import CacheError, UnsafeCache, VersionMismatch
@@ -243,6 +242,8 @@ def prune(
     if state not in (None, *_STATES):
         raise CacheError(f"state is 'finished' or 'failed', not {state!r}")
     if unreached is not None:
+        from ..cache.inspect.unreached import unreached_keys  # here, because this loads all that makes keys
+
         keys = [key for key in unreached_keys(directory, unreached) if keys is None or key in keys]
     most = None if max_size is None else volume(max_size)
     meets = _filter(older_than, unused_for, larger_than, function, state)

@@ -6,8 +6,8 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
-from itertools import chain
 from os.path import basename
+from traceback import format_exception
 from types import FrameType
 from typing import Any, NamedTuple
 
@@ -18,7 +18,7 @@ from ..futures import Future, Lazy
 from ..futures.derived import ItemFuture, sources_of
 from ..system.exit_status import signal_name
 
-__all__ = ["EndNote", "FutureNumbers", "failure_of", "note_of_end", "user_line"]
+__all__ = ["EndNote", "FutureNumbers", "bases_of", "failure_of", "note_of_end", "user_line"]
 
 _PACKAGE = __name__.partition(".")[0]
 _EventFor = Callable[[int], Started | Waiting]  # the event of the call of this number
@@ -33,6 +33,26 @@ def user_line() -> str:
             return f"{basename(frame.f_code.co_filename)}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
+
+
+def bases_of(futures: Iterable[Any]) -> list[Any]:
+    """Return these futures, and in the place of derived ones those from whose results they are made."""
+    found: dict[int, Any] = {}
+    left, seen = list(futures), set[int]()
+    while left:
+        future = left.pop()
+        if id(future) in seen:
+            continue
+        seen.add(id(future))
+        sources: list[Any] = []
+        if isinstance(future, ItemFuture) and future.source is not None:
+            sources = [future.source]
+        elif isinstance(future, Future):
+            sources = list(sources_of(future) or getattr(future, "_sources", ()))
+        left.extend(sources)
+        if not sources:
+            found[id(future)] = future
+    return list(found.values())
 
 
 # -- ends --------------------------------------------------------------------------------------------------
@@ -74,14 +94,22 @@ def failure_of(failure: Lazy | BaseException) -> Failure:
         error = reason
     code = getattr(error, "exitcode", None)
     ended_by = code if type(code) is int else None
-    traceback = str(error.__cause__) if isinstance(error.__cause__, RemoteTraceback) else ""
     return Failure(
         type(error).__qualname__,
         _text(error),
-        traceback,
+        _traceback(error),
         ended_by if ended_by is not None and ended_by >= 0 else None,
         None if ended_by is None or ended_by >= 0 else signal_name(-ended_by),
     )
+
+
+def _traceback(error: BaseException) -> str:
+    cause = error.__cause__
+    if isinstance(cause, RemoteTraceback):
+        return str(cause)
+    if error.__traceback__ is None and cause is None:
+        return ""
+    return "".join(format_exception(type(error), error, error.__traceback__))
 
 
 def _text(error: BaseException) -> str:
@@ -132,21 +160,9 @@ class FutureNumbers:
             if number is not None:
                 yield number, event_for
 
-    def of_inputs(self, inputs: Iterable[Any]) -> tuple[int, ...]:
-        """Return the numbers of the calls whose results these futures have, or have parts of."""
-        found: set[int] = set()
-        left, seen = list(inputs), set[int]()
-        while left:
-            future = left.pop()
-            if id(future) in seen:
-                continue
-            seen.add(id(future))
-            number = self._numbers.get(future)
-            if number is not None:
-                found.add(number)
-            elif isinstance(future, Future):
-                left.extend(chain(sources_of(future), _pending_sources(future)))
-        return tuple(sorted(found))
+    def of_all(self, futures: Iterable[Any]) -> tuple[int, ...]:
+        """Return the numbers that these futures have, in their order."""
+        return tuple(sorted({self._numbers[future] for future in futures if future in self._numbers}))
 
     def _number_of(self, future: Any, event_for: _EventFor) -> int | None:
         """Return the number of a future; without one, keep the event until it gets one."""
@@ -162,10 +178,3 @@ class FutureNumbers:
 
     def _taken(self, future: Any) -> list[_EventFor]:
         return self._early.pop(id(future), (None, []))[1]
-
-
-def _pending_sources(future: Future[Any]) -> Iterable[Any]:
-    """Return the futures from which a derived one is going to be made."""
-    if isinstance(future, ItemFuture):
-        return () if future.source is None else (future.source,)
-    return getattr(future, "_sources", ())

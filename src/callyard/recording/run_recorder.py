@@ -29,12 +29,13 @@ from typing import Any, TypeVar
 from ..dependencies.replace_futures import find_futures
 from ..events.call_record import RunRecord
 from ..events.event import Ended, Event, RunBegan, RunEnded, Started, Submitted, Waiting
+from ..events.recorder import NoRecord
 from ..futures import Future
 from ..resources import Resources
 from ..utils.threads import LazyThread, next_item
-from .call_notes import EndNote, FutureNumbers, failure_of, note_of_end, user_line
+from .call_notes import EndNote, FutureNumbers, bases_of, failure_of, note_of_end, user_line
+from .reasons import WaitingCalls
 from .targets import Target
-from .waiting_calls import WaitingCalls
 
 __all__ = ["RunRecorder"]
 
@@ -81,14 +82,13 @@ class RunRecorder:
         self, submit: Callable[..., F], fn: Callable[..., Any], args: Any, kwargs: Any, resources: Resources
     ) -> F:
         """Submit a call by `submit(fn, args, kwargs, resources)`; return its future, whose end is noted, too."""
-        now = time.time()
+        now, inputs = time.time(), bases_of(find_futures((args, kwargs)))  # before: a call may open its inputs at once
         future = submit(fn, args, kwargs, resources)
         if self._forked:
             return future
         try:
             number = next(self._order)
             name = getattr(future, "name", None) or getattr(fn, "__name__", None) or type(fn).__name__
-            inputs = find_futures((args, kwargs))
             self._put(partial(self._submitted, now, number, name, user_line(), resources.asked(), inputs, future))
             future.add_done_callback(partial(self._note_end, number))
         except BaseException:  # as Ctrl-C: no user is going to have this future
@@ -158,6 +158,9 @@ class RunRecorder:
     def after_fork(self) -> None:
         self._forked = True
 
+    def __reduce__(self) -> Any:
+        return NoRecord, ()  # another computer measures, and tells this one
+
     # -- the thread ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
@@ -216,7 +219,7 @@ class RunRecorder:
         self, now: float, number: int, name: str, line: str, asked: Mapping[str, object], inputs: list[Any], future: Any
     ) -> None:
         self._open.add(number)
-        known = self._numbers.of_inputs(inputs)
+        known = self._numbers.of_all(inputs)
         self._emit(Submitted(now, number, name, line, asked, known, getattr(future, "key", None)))
         reason = self._waiting.add(number, future, inputs, time.monotonic())
         if reason:

@@ -1,37 +1,40 @@
 """The progress of an executor's calls: one line at the bottom of a terminal, or a bar in a notebook; silent elsewhere.
 
-The counts come from the events of calls. A thread of its own draws them, as a terminal may block its writers for as
-long as it likes (Ctrl-S), and events should not wait for one. The thread looks at the counts some times in a second
-while calls are unfinished, and sleeps otherwise.
+A thread of its own draws, as a terminal may block its writers for as long as it likes (Ctrl-S), and the threads that
+submit and end calls must not wait for one. They only count. The thread looks at the counts some times in a second while
+calls are unfinished, and sleeps otherwise.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import queue
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from time import monotonic
 from typing import Any, Protocol
 
 from ..display.notebook_html import card
 from ..events.call_record import CallState
-from ..events.event import Ended, Event, RunEnded, Started, Submitted, Waiting
+from ..futures import Future
 from ..utils.environment import nested
+from ..utils.locks import new_lock, under
 from ..utils.threads import LazyThread, next_item
 from .progress_text import Estimate, final_text, final_title, left_in_words, progress_text, unfinished
 from .terminal_rows import TerminalRow, is_terminal
 
-__all__ = ["Counts", "Progress", "ProgressView", "progress_here"]
+__all__ = ["Counts", "FutureCounts", "Progress", "ProgressView", "progress_here"]
 
 _log = logging.getLogger("callyard")
 Counts = Mapping[CallState, int]
 
 _SOONEST, _LATEST = 0.1, 1.0  # s between two looks: soon after a change, then less often
 _SLOWER = 1.5
+_SHARE = 20  # looking and drawing take at most one part in so many of the thread's time, however many calls there are
 
 
 class ProgressView(Protocol):
@@ -80,62 +83,88 @@ class NotebookView:
             self._handle.update(bundle, raw=True)
 
 
-class Progress:
-    """What has become of the calls, counted from their events, and a thread that draws the counts.
+class FutureCounts:
+    """The number of calls in each state, from their futures."""
 
-    It is a target of the recorder of events. The thread starts with the first call and ends with the run.
+    def __init__(self) -> None:
+        self._lock = new_lock()  # reentrant, because a finalizer may submit a call while this thread holds it
+        self._open: dict[int, Future[Any]] = {}
+        self._over: Counter[CallState] = Counter()
+
+    def follow(self, future: Future[Any]) -> None:
+        """Count a call."""
+        under(self._lock, self._open.__setitem__, id(future), future)
+        future.add_done_callback(self._done)
+
+    def _done(self, future: Future[Any]) -> None:
+        state: CallState = "finished"
+        if future.cancelled():
+            state = "cancelled"
+        elif future.failed():
+            state = "failed"
+        elif future.cached:
+            state = "cached"
+        under(self._lock, self._count, future, state)
+
+    def _count(self, future: Future[Any], state: CallState) -> None:
+        self._over[state] += 1
+        self._open.pop(id(future), None)
+
+    def __call__(self) -> Counts:
+        return under(self._lock, self._look)
+
+    def _look(self) -> Counts:
+        counts = self._over.copy()
+        running = sum(future.running() for future in self._open.values())
+        counts.update({"running": running, "waiting": len(self._open) - running})
+        return +counts  # without zeros
+
+
+class Progress:
+    """The thread that looks at the counts and draws.
+
+    It starts with the first call. It ends with `close`, or after `end_with_calls` once all calls have ended.
     """
 
     def __init__(self, view: ProgressView) -> None:
-        self._view = view
-        self._counts: Counter[CallState] = Counter()
-        self._states: dict[int, CallState] = {}  # of the calls that have not ended
+        self.counts, self._view = FutureCounts(), view
         self._thread = LazyThread("callyard-progress")
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._sleeps = False  # without a time limit, as all calls have ended
-        self._ended = False
+        self._closed = self._ending = False
         self._estimate = Estimate()
 
-    def take(self, run: str, events: Sequence[Event]) -> None:
-        """Count the calls of these events; at the end of the run, show the last counts before this returns."""
-        for event in events:
-            self._take(event)
-        if not self._counts:  # no calls, no line
-            return
+    def follow(self, future: Future[Any]) -> None:
+        """Count a call from now on."""
+        self.counts.follow(future)
         if not self._thread.started:
-            self._thread.start(self._run)
-        elif self._sleeps or self._ended:
+            with suppress(RuntimeError):  # no thread can be started: there is no progress then, but the call
+                self._thread.start(self._run)
+        elif self._sleeps:
             self._sleeps = False
             self._wake.put(None)
-        if self._ended:
-            self._thread.join()
 
-    def _take(self, event: Event) -> None:
-        if isinstance(event, RunEnded):
-            self._ended = True
-        elif isinstance(event, Submitted):
-            self._states[event.call] = "waiting"
-            self._counts["waiting"] += 1
-        elif isinstance(event, (Waiting, Started, Ended)) and event.call in self._states:
-            self._counts[self._states.pop(event.call)] -= 1
-            state: CallState = event.outcome if isinstance(event, Ended) else "running"
-            if isinstance(event, Waiting):
-                state = "waiting"
-            self._counts[state] += 1
-            if not isinstance(event, Ended):
-                self._states[event.call] = state
+    def end_with_calls(self) -> None:
+        """Show the last counts once all calls have ended; return without waiting."""
+        self._ending = True
+        self._wake.put(None)
 
-    def counts(self) -> Counts:
-        """Return the number of calls in each state."""
-        return +self._counts.copy()
+    def close(self) -> None:
+        """Show the last counts now."""
+        self._closed = True
+        self._wake.put(None)
+        self._thread.join()
 
     def _run(self) -> None:
+        atexit.register(self.close)  # of a program that does not end its executor
         try:
             counts = self._follow()
             self._estimate.update(monotonic(), counts)
             self._view.end(counts, self._estimate.busy)
         except Exception:
             _log.warning("callyard: the progress of calls is not shown any more", exc_info=True)
+        finally:
+            atexit.unregister(self.close)
 
     def _follow(self) -> Counts:
         """Show the counts until the end; return the last ones."""
@@ -143,14 +172,14 @@ class Progress:
         at = pause = 0.0
         while True:
             now = monotonic()
-            ended, counts = self._ended, self.counts()
+            counts = self.counts()
             left = self._estimate.update(now, counts)
-            if ended:
+            if self._closed or (self._ending and not unfinished(counts)):
                 return counts
             if counts != shown or now > at + _LATEST:
                 pause, shown, at = (_SOONEST if counts != shown else pause), counts, now
                 self._view.show(counts, left)
-            self._sleep(counts, pause)
+            self._sleep(counts, max(pause, _SHARE * (monotonic() - now)))
             pause = min(pause * _SLOWER, _LATEST)
 
     def _sleep(self, counts: Counts, pause: float) -> None:
@@ -159,7 +188,7 @@ class Progress:
                 next_item(self._wake, pause)
             return
         self._sleeps = True
-        if self.counts() == counts and not self._ended:  # what came before `_sleeps` was true is in the counts
+        if self.counts() == counts and not self._closed:  # a call submitted before `_sleeps` was true is in the counts
             next_item(self._wake, None)
         self._sleeps = False
 

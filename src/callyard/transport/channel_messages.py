@@ -80,9 +80,11 @@ class SendQueue:
         """
         (self._bulk if bulk else self._next).extend(encode(message))
 
-    def head(self) -> bytes | memoryview:
-        """Return the bytes to be sent next, the same ones until they are `sent`."""
+    def head(self) -> bytes | memoryview | None:
+        """Return the bytes to be sent next, the same ones until they are `sent`; None if none wait."""
         if not self._next:
+            if not self._bulk:
+                return None
             self._cut()
         return self._next[0][0]
 

@@ -57,6 +57,7 @@ class Handshakes:
 
     def _begin(self, accepted: socket.socket, now: float) -> TlsConnection:
         try:
+            accepted.getpeername()  # fails for one that has gone already, of which `ssl` would leave a socket open
             prepare(accepted, self._silence)
             stranger = TlsConnection(accepted, self._context, driver=True)
         except BaseException:

@@ -67,7 +67,7 @@ class MessageReader:
         messages: list[Message] = []
         place = size = 0
         while True:
-            if self._is_whole():
+            if self._head is not None and self._is_whole():
                 messages.append(self._whole())
             try:
                 size = self._take_piece(place, messages) if self._piece else self._step(place)
@@ -161,12 +161,7 @@ class MessageReader:
         return PrivateBytes(content), memoryview(content)
 
     def _is_whole(self) -> bool:
-        return (
-            self._head is not None
-            and self._sizes is not None
-            and len(self._beside) == len(self._sizes)
-            and self._target is None
-        )
+        return self._sizes is not None and len(self._beside) == len(self._sizes) and self._target is None
 
     def _whole(self) -> Message:
         message = Message(self._kind, self._head or b"", self._beside)

@@ -70,10 +70,11 @@ class TlsConnection:
         """Send waiting bytes, as far as the socket takes them; return their number."""
         left = AT_ONCE
         waiting = self._waiting
-        while waiting and left > 0:
+        data = waiting.head()
+        while data is not None and left > 0:
             try:
                 # Of a record that did not fit, TLS wants the same bytes again: they are at the head of the queue.
-                sent = self.sock.send(waiting.head())
+                sent = self.sock.send(data)
             except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
                 break
             except OSError:
@@ -81,6 +82,7 @@ class TlsConnection:
                 break
             left -= sent
             waiting.sent(sent)
+            data = waiting.head()
         return AT_ONCE - left
 
     def receive(self) -> list[Message]:
@@ -88,34 +90,33 @@ class TlsConnection:
         messages: list[Message] = []
         left, more = AT_ONCE, True
         while more and (left > 0 or self.sock.pending()):  # nobody is woken for a record that TLS has opened already
-            count, more = self._read(left)
-            left -= count
-            messages += self.reader.take(count)
-            if self.reader.fault:
-                self.gone, self.error = True, ConnectionError(self.reader.fault)
-                more = False
+            count, more = self._read(self.reader.space(), left)
+            if count:
+                self.moved = True
+                left -= count
+                messages += self.reader.take(count)
+                if self.reader.fault:
+                    self.gone, self.error, more = True, ConnectionError(self.reader.fault), False
         self.behind = more
         return messages
 
-    def _read(self, left: int) -> tuple[int, bool]:
-        """Fill the reader's memory as far as bytes have come; return their number, and True if more may be there."""
-        space = self.reader.space()
+    def _read(self, space: memoryview, left: int) -> tuple[int, bool]:
+        """Fill the memory as far as bytes have come; return their number, and True if more may be there."""
         place, size = 0, len(space)
         read = self.sock.recv_into  # TLS gives one record at a time: thousands of these calls for a large buffer
         try:
             while place < size and (place < left or self.sock.pending()):
-                count = read(space[place:])
+                count = read(space[place:] if place else space)
                 if not count:
                     self.gone = True
-                    break
+                    return place, False
                 place += count
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return place, False
         except OSError as error:
             self.gone, self.error = True, error
-        finally:
-            self.moved |= place > 0
-        return place, not self.gone
+            return place, False
+        return place, True
 
     def close(self) -> None:
         """End the connection, and drop what has not been sent."""

@@ -30,6 +30,7 @@ __all__ = ["ASK", "BEGIN", "OutputCopier", "OutputPage", "SignalPipe"]
 BEGIN, ASK, ANSWER = b"b", b"?", b"!"
 _CHUNK = 1 << 16  # bytes that a pipe holds
 _TURNS = 16  # chunks that are copied before anything else gets its turn
+_MOST = 1 << 22  # bytes that are kept for a terminal that takes nothing
 _PIECE = 4096  # bytes that a pipe or terminal with room takes without a wait
 _REST = 0.01  # s of rest after a short text: a call may print a thousand lines in this time
 _PATIENCE = 5.0  # s at the worker's end for a terminal that takes nothing
@@ -49,6 +50,9 @@ class OutputPage:
 
     def __init__(self, fd: int) -> None:
         self._page: mmap.mmap = shared_mapping(fd, self.SIZE)
+
+    def close(self) -> None:
+        self._page.close()
 
     def _get(self, place: int) -> int:
         return int(self._NUMBER.unpack_from(self._page, place)[0])
@@ -157,6 +161,15 @@ class OutputCopier:
             while pipe.pending and _is_writable(pipe.target, until - time.monotonic()):
                 pipe.pass_on()
 
+    def close(self) -> None:
+        self._close()
+        for pipe in self._pipes:
+            pipe.close()
+        if self._page is not None:
+            self._page.close()
+        if self._control is not None:
+            self._control.close()
+
     def _listen(self, control: socket.socket) -> None:
         try:
             word, descriptors, _, _ = socket.recv_fds(control, 1, 5)
@@ -179,7 +192,8 @@ class OutputCopier:
 
     def _drain(self) -> None:
         for pipe in list(self._pipes):
-            self._copy(pipe, _TURNS)
+            if len(pipe.pending) < _MOST:  # else the terminal takes nothing for long, and the calls have to wait
+                self._copy(pipe, _TURNS)
 
     def _copy(self, pipe: _Pipe, turns: int) -> int:
         """Copy what is in a pipe; return the number of bytes."""

@@ -252,6 +252,18 @@ def test_futures_of_other_executors(results: Path) -> None:
     assert futures[3].result() == 2.1
 
 
+def test_calls_of_another_dry_run(results: Path) -> None:
+    with Executor(cache=results, dry_run=True) as one, Executor(cache=results, dry_run=True) as other:
+        other.submit(relax, 1)
+        first, known = one.submit(pair, 2), one.submit(pair, 1)
+        for future in (first, item(first, 0), item(known, 0)):
+            other.submit(relax, future)
+        calls = other.plan().calls[1:]
+        one.plan()
+    assert [call.inputs for call in calls] == [(), (), ()]
+    assert [call.reason for call in calls] == ["after a future of another executor"] * 2 + [""]
+
+
 def test_nothing_waits_without_end(results: Path) -> None:
     with Executor(cache=results, dry_run=True) as ex:
         futures = [ex.submit(relax, number) for number in range(3)]
@@ -376,8 +388,8 @@ def test_a_plan_as_data_and_html(results: Path) -> None:
 
 
 def test_the_error_can_be_pickled() -> None:
-    error = pickle.loads(pickle.dumps(NotComputed("not there", 3)))
-    assert (str(error), error.call, error.code) == ("not there", 3, 0)
+    error = pickle.loads(pickle.dumps(NotComputed("not there", 3, "aa")))
+    assert (str(error), error.call, error.run, error.code) == ("not there", 3, "aa", 0)
 
 
 # ------------------------------------------------------------------ programs

@@ -20,6 +20,7 @@ from callyard.backends.gateway.backend import GatewayBackend
 from callyard.backends.gateway.boot import script
 from callyard.backends.gateway.connection import Address, NoConnection
 from callyard.backends.gateway.contents import ContentFiles, SentContents
+from callyard.backends.gateway.late_cancels import LateCancels
 from callyard.backends.gateway.message_streams import MessageReader, MessageWriter
 from callyard.backends.gateway.protocol import Message, Opening, SentCall, SentInput
 from callyard.backends.gateway.remote import Gateway
@@ -229,7 +230,7 @@ def test_a_driver_that_leaves_is_waited_for_until_its_calls_are_submitted(gatewa
     assert gateway._writer.said[-1][0] == protocol.ENDED  # type: ignore[attr-defined]
 
 
-def test_a_call_whose_content_cannot_be_stored_fails_alone(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_whose_content_cannot_be_stored_fails_alone(gateway: Gateway) -> None:
     sent, large = SentContents(), os.urandom(1_000_000)
     pickles = pickle_call((len, (large,), {}), [], LargeContents())
     call = SentCall("call", Resources(), None, 0, list(map(sent.add, pickles)), [], [])
@@ -237,11 +238,29 @@ def test_a_call_whose_content_cannot_be_stored_fails_alone(gateway: Gateway, mon
     gateway._on_message(Message(protocol.CALL, 2, small_call(abs, -1)._replace(inputs=[SentInput(1)]), []))
     ((_, _, (name,)),) = gateway._writer.said  # type: ignore[attr-defined]
     gateway._on_message(Message(protocol.CONTENT, 0, name, [large[:-1]]))
-    errors = {
-        number: str(pickle.loads(said)[0]) for kind, number, said in gateway._writer.said if kind == protocol.ERROR
-    }  # type: ignore[attr-defined]
+    said: list[tuple[int, int, Any]] = gateway._writer.said  # type: ignore[attr-defined]
+    errors = {number: str(pickle.loads(each.error)[0]) for kind, number, each in said if kind == protocol.ERROR}
     assert "a large argument cannot be used in" in errors[1]
     assert "it was changed meanwhile" in errors[1]
     assert "another call, of which this one needs the result" in errors[2]
     gateway._on_message(Message(protocol.CALL, 3, call, []))  # it is asked for once more
     assert gateway._writer.said[-1][0] == protocol.WANT  # type: ignore[attr-defined]
+
+
+def test_a_call_is_cancelled_once_its_job_is_found() -> None:
+    class Found(Future[Any]):
+        job_id: str | None = None  # type: ignore[assignment]
+
+    now = 0.0
+    late = LateCancels(lambda: now)
+    one, other, last = Found("one"), Found("other"), Found("last")
+    for number, future in enumerate((one, other, last)):
+        late.add(number, future)
+    assert late.ready() == []
+    one.job_id = "17"
+    assert late.ready() == [0]
+    now = 11.0  # s: it has none
+    assert late.ready() == [1, 2]
+    late.add(3, last)
+    assert late.ready(at_once=True) == [3]
+    assert late.ready(at_once=True) == []

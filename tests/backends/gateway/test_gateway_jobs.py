@@ -196,6 +196,30 @@ def test_a_later_gateway_ends_the_jobs_of_an_earlier_one(
     assert runs(journal) == ["1"]
 
 
+def test_calls_are_cancelled_without_a_connection(
+    sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, relay: Relay, results: Path
+) -> None:
+    """The next gateway ends their jobs."""
+    warnings.simplefilter("ignore")
+    name = sshd.account("cut-and-cancelled", port=relay.port)
+    with Executor(backend=backend(sshd, slurm, place, name), cache=results) as executor:
+        first = executor.submit(noted, journal, gate, 1)
+        second = executor.submit(noted, journal, None, first)
+        third = executor.submit(noted, journal, None, second)
+        gate.arrived()
+        until(lambda: len(slurm.jobs()) == 3)
+        relay.cut = True
+        relay.hang_up()
+        until(lambda: "the connection to" in repr(second))
+        assert second.cancel()
+        assert third.cancelled()
+        relay.cut = False
+        until(lambda: len(slurm.jobs()) == 1)
+        gate.open()
+        assert first.result(PATIENCE) == 2
+    assert runs(journal) == ["1"]
+
+
 def test_a_call_that_others_wait_for_goes_on(
     sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, tmp_path: Path, no_news: None
 ) -> None:

@@ -6,6 +6,7 @@ error: so no program waits for them without end, and calls that take their resul
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any
@@ -52,6 +53,7 @@ class DryRunBackend:
         self.description = f"dry run of {description}" + ("" if cache is None else f", cache in {cache.path}")
         self._check, self._tell, self._cache = check, tell, cache
         self._predictor = None if cache is None else Predictor(cache, settings)
+        self._run = os.urandom(8).hex()
         self._numbers = count()
         self._calls: dict[int, PlannedCall] = {}  # by number; each change is atomic, as in the next one
         self._first: dict[tuple[str, str], int] = {}  # the first call with a key, by directory and key
@@ -70,18 +72,16 @@ class DryRunBackend:
         """Plan a call; the future has the result, if that is in the cache."""
         name = getattr(fn, "__name__", None) or type(fn).__name__
         inputs = find_futures((args, dict(kwargs)))
-        origins = numbers_of(inputs)  # first: to look at its failure opens a future, which then forgets its origin
+        origins = numbers_of(inputs, self._run)  # first: a future whose failure is looked at forgets its origin
         found = self._predict(fn, args, kwargs, resources)
         number = next(self._numbers)  # only now, as a call that is refused has none
         planned = PlannedCall(
             number, name, found.state, found.reason, origins, _arguments(fn, args, kwargs), found.key, found.nearest,
             found.differences, found.diffs, asked=resources.asked(),
         )  # fmt: skip
-        future = PlannedFuture(name, number, self._note_asked)
+        future = PlannedFuture(name, number, self._run, self._note_asked)
         if found.found is not None:
-            future.known_as(found.key or "", True)
-            future.stored = found.directory, found.key or ""
-            future.answered(found.found, found.found.token, failed=found.found.failed)
+            future.found(found.found, found.directory, found.key or "")
         elif (broken := failure(inputs)) is not None:
             future.ends_like(broken)
             planned = planned.but(state="failed", reason=f"its input {_name(broken)} has failed or was cancelled")
@@ -114,8 +114,7 @@ class DryRunBackend:
         return planned.but(same_as=first, reason=f"the same call as {first}", differences=(), diffs={})
 
     def _named(self, inputs: Sequence[Any]) -> str:
-        numbers = numbers_of(inputs)
-        names = [f"{self._calls[number].name} ({number})" for number in numbers if number in self._calls]
+        names = [f"{self._calls[number].name} ({number})" for number in numbers_of(inputs, self._run)]
         names = names or ["a future of another executor"]
         return ", ".join(names[:_MOST]) + (f" and {len(names) - _MOST:,} more" if len(names) > _MOST else "")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from typing import Any
 
+from ...cache.lookup import CachedResult
 from ...dependencies.wait import failure_of
 from ...errors import NotComputed
 from ...futures import Future
@@ -23,13 +24,14 @@ class PlannedFuture(CachedFuture):
 
     Attributes:
         number: of the call in the plan.
+        run: the random name of the executor's run.
     """
 
-    __slots__ = ("_asked_for", "number")
+    __slots__ = ("_asked_for", "number", "run")
 
-    def __init__(self, name: str, number: int, asked_for: Callable[[int], object]) -> None:
+    def __init__(self, name: str, number: int, run: str, asked_for: Callable[[int], object]) -> None:
         super().__init__(name)
-        self.number = number
+        self.number, self.run = number, run
         self._asked_for = asked_for
 
     def not_computed(self, planned: PlannedCall) -> None:
@@ -40,8 +42,14 @@ class PlannedFuture(CachedFuture):
         how = "is on its way" if planned.state == "running" else "would be computed"
         self.set_exception(NotComputed(
             f"the result of {self.name!r} (call {self.number}) is not there: this is a dry run, and the call {how} "
-            f"({planned.reason})", self.number,
+            f"({planned.reason})", self.number, self.run,
         ))  # fmt: skip
+
+    def found(self, result: CachedResult, directory: str, key: str) -> None:
+        """End with what is in the cache."""
+        self.known_as(key, True)
+        self.stored = directory, key
+        self.answered(result, result.token, failed=result.failed)
 
     def ends_like(self, source: Any) -> None:
         """Fail or be cancelled like an input."""
@@ -71,19 +79,21 @@ def failure(futures: Sequence[Any]) -> Any | None:
     return next((future for future in ended if future.cancelled() or _error(future) is not None), None)
 
 
-def numbers_of(futures: Sequence[Any]) -> tuple[int, ...]:
-    """Return the numbers of the planned calls from whose results these futures are made."""
-    return tuple(dict.fromkeys(number for future in futures for number in _numbers(future)))
+def numbers_of(futures: Sequence[Any], run: str) -> tuple[int, ...]:
+    """Return the numbers of the calls of this run from whose results these futures are made."""
+    found = (origin for future in futures for origin in _origins(future))
+    return tuple(dict.fromkeys(number for number, of_run in found if of_run == run))
 
 
-def _numbers(future: Any) -> Iterator[int]:
+def _origins(future: Any) -> Iterator[tuple[int, str]]:
+    """Yield the number and the run of each planned call behind a future."""
     if isinstance(future, PlannedFuture):
-        yield future.number
+        yield future.number, future.run
     elif isinstance(future, Future) and (sources := sources_of(future)):
         for source in sources:
-            yield from _numbers(source)
+            yield from _origins(source)
     elif future.done() and not future.cancelled() and isinstance(error := _error(future), NotComputed):
-        yield error.call
+        yield error.call, error.run
 
 
 def _error(future: Any) -> BaseException | None:

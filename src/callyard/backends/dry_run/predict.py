@@ -119,7 +119,7 @@ class Predictor:
         if entry is not None and self._refreshes:
             return f'the cache is opened with mode="refresh"; it is there since {moment(entry.created)}'
         if entry is not None:
-            return f"it failed at {moment(entry.created)}, and is not kept from running again"
+            return f"it failed at {moment(entry.created)}, and failures are run again"
         if why.nearest is None:
             return f"no call of {why.function} is in the cache"
         return "; ".join(why.differences) or f"there is no result with the key {key}"

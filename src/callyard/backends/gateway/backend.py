@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import os
 import queue
-import warnings
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,6 +22,7 @@ from itertools import count
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
+from ...cache.lookup import tell
 from ...dependencies.wait import when_done
 from ...errors import CallyardError, WorkerLost
 from ...futures import Future, ends_futures, when_ended
@@ -187,9 +187,14 @@ class GatewayBackend:
             )
         if self._leaving and not self._left and (count := self._told.count()):
             why = str(self._failure or f"no gateway has answered for {_LEAVING:g} s")
-            _warn(
+            tell(
                 f"{counted(count, 'call')} may not have been submitted on {self._address.destination}: {why}. Run the "
                 "script again: those that were submitted are attached to"
+            )
+        if cancelled := self._told.count_cancelled():
+            tell(
+                f"{counted(cancelled, 'cancelled call')} may go on on {self._address.destination}, as there was no "
+                "connection to say so; `callyard cancel` ends them there"
             )
 
     def _is_over(self) -> bool:
@@ -269,7 +274,7 @@ class GatewayBackend:
                 first |= not future.where
                 future.where = f"the connection to {self._address.destination}"
         if first:
-            _warn(f"{why}; its calls go on there, and their results come once there is a connection again")
+            tell(f"{why}; its calls go on there, and their results come once there is a connection again")
 
     def _final(self, error: NoConnection) -> CallyardError:
         if not self._connected_once:
@@ -371,16 +376,6 @@ class GatewayBackend:
 
 def _nothing() -> None:
     """Do nothing: a call whose inputs have ended is told to the gateway before."""
-
-
-def _warn(text: str) -> None:
-    """Warn, and log the text; where warnings are errors, only log."""
-    try:
-        warnings.warn(text, stacklevel=2)
-    except Warning:
-        _log.warning("%s", text)
-    else:
-        _log.info("%s", text)
 
 
 def open_gateway(

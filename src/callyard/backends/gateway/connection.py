@@ -113,8 +113,9 @@ class Connection:
                     return found
                 line.clear()
         raise NoConnection(
-            f"no gateway on {self._address.destination}: nothing was heard for {_START:g} s after the login; perhaps a "
-            "start-up file of the shell there (.bashrc) waits for something",
+            f"no gateway on {self._address.destination}: nothing was heard for {_START:g} s; perhaps a start-up file "
+            "of the shell there (.bashrc) waits for something, or a connection that ssh shares (ControlMaster) is "
+            f"dead: `ssh -O exit {self._address.destination}`",
             passes=True,
         )
 

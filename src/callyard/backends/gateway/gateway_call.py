@@ -70,7 +70,9 @@ InputLink = tuple["GatewayCall | None", Sequence[tuple[Any, int | None]]]
 class GatewayCall:
     """A call that has not ended. Its data stay, as another gateway may have to be told."""
 
-    __slots__ = ("files", "future", "kept", "links", "number", "packed", "resources", "sources", "ticket")
+    __slots__ = (
+        *("files", "future", "kept", "links", "number", "packed", "resources", "sources", "ticket", "told_before"),
+    )
 
     def __init__(
         self,
@@ -85,6 +87,7 @@ class GatewayCall:
         self.packed, self.sources = packed, sources
         self.links = list(map(_link_of, sources))  # now, as the future of a cached call that ends forgets its call
         self.kept: list[CallPickle] = []  # pickles of inputs
+        self.told_before = False  # to an earlier gateway, so that there may be a job of it
         self.files = list(packed.files)  # among the arguments, and later among inputs
 
     def arguments(self) -> Arguments:

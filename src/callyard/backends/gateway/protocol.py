@@ -13,6 +13,7 @@
     gateway -> driver   OPENED     the description of the backend
                         REFUSED    the backend cannot be opened: the error
                         NEWS       of calls: running or not, job, number of the run
+                        USAGE      of a call about to end: what it has used
                         RESULT, ERROR, CANCELLED   the end of a call
                         WARNING    a text for the user
                         ANSWER     to an ASK of the same number
@@ -49,7 +50,7 @@ __all__ = [
 
 OPEN, FUNCTION, CALL, CONTENT, CANCEL, FORGET, FORGET_FUNCTIONS, KILL, LEAVE, CLOSE, ASK = range(71, 82)
 OPENED, REFUSED, WANT, NEWS, RESULT, ERROR, CANCELLED, WARNING, ENDED = range(91, 100)
-ALIVE, BEGIN, PIECE, END, ANSWER = range(100, 105)
+ALIVE, BEGIN, PIECE, END, ANSWER, USAGE = range(100, 106)
 
 BEAT = 10.0  # s between two signs of life
 SILENCE = 35.0  # s without any byte after which the other side counts as gone

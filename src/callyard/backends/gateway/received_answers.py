@@ -13,6 +13,7 @@ from typing import Any
 from ...cache.messages import RunReport
 from ...dependencies.wait import when_done
 from ...errors import CacheError, CallyardError
+from ...events.usage import Usage
 from ...futures import Lazy
 from ...hashing.files import Copies, copies_from
 from ...serialize.packed import Packed
@@ -78,6 +79,8 @@ class ReceivedAnswers:
             self._file(content.name, message.buffers, message.problem)
         elif kind == protocol.NEWS:
             self._news(content)
+        elif kind == protocol.USAGE:
+            self._usage(number, content)
         elif kind == protocol.ERROR:
             self._settle(number, partial(_fail, content))
         elif kind == protocol.CANCELLED:
@@ -109,6 +112,11 @@ class ReceivedAnswers:
             call = self._told.get(number)
             if call is not None:
                 call.future.news(running, job_id, attempts)
+
+    def _usage(self, number: int, content: dict[str, Any]) -> None:
+        call = self._told.get(number)
+        if call is not None:
+            call.future.note_usage(Usage.of(content))
 
     def _settle(self, number: int, end: Callable[[GatewayCall], object]) -> None:
         call = self._told.take(number)

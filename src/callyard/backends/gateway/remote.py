@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from io import BufferedReader, FileIO
 from typing import Any
@@ -27,7 +27,6 @@ from ...cache.incoming_content import IncomingContent
 from ...errors import CallyardError
 from ...futures import Future, item, when_ended
 from ...hashing.files import take_copies_from
-from ...serialize.namespace_replica import LoadedFunction
 from ...serialize.packed import PackedCall, load_with_inputs
 from ...status.executor_status import ExecutorStatus
 from ...system.process_title import set_title
@@ -39,6 +38,8 @@ from ..cached.backend import CachedBackend
 from ..cached.cached_future import CachedFuture
 from . import protocol
 from .contents import ContentSink
+from .incomplete_calls import IncompleteCalls
+from .late_cancels import LateCancels
 from .message_streams import Announced, LargeMessage, MessageReader, MessageWriter, Sink, in_memory
 from .protocol import (
     Answer,
@@ -52,22 +53,14 @@ from .protocol import (
     SentPickle,
     WantedContent,
 )
+from .received_functions import ReceivedFunctions
 from .remote_answers import Answers, dumped
 from .remote_place import GatewayPlace
 from .used_packages import compare
-from .waiting_calls import WaitingCalls
 
 __all__ = ["Gateway", "main"]
 
 _SOON, _LATE = 0.05, 1.0  # s between two looks for news
-
-
-class _Function:
-    """A version of a function, opened at the first call."""
-
-    def __init__(self, pickle: SentPickle) -> None:
-        self.pickle = pickle
-        self.loaded: LoadedFunction | None = None
 
 
 class Gateway:
@@ -81,12 +74,13 @@ class Gateway:
         self._backend: Backend | None = None
         self._place: GatewayPlace  # from the opening on
         self._wanted: set[ContentName] = set()  # contents that were asked for
-        self._functions: dict[int, _Function] = {}  # until the driver forgets them
-        self._waiting = WaitingCalls()
+        self._functions = ReceivedFunctions()
+        self._waiting = IncompleteCalls()
         self._futures: dict[int, Future[Any]] = {}  # until the driver forgets them
         self._forgotten: set[int] = set()  # what it will name no more, though calls that wait here may have named it
         self._forgotten_functions: set[int] = set()  # likewise
         self._told: dict[int, tuple[bool, str | None, int]] = {}  # of calls that have not ended, what was said last
+        self._late_cancels = LateCancels()
         self._changed = threading.Event()  # a call has come or ended
         self._over = self._left = self._ended = False
 
@@ -123,7 +117,7 @@ class Gateway:
         elif backend is None:  # it was refused
             pass
         elif kind == protocol.FUNCTION:
-            self._functions[number] = _Function(content)
+            self._functions.add(number, content)
         elif kind == protocol.CALL:
             self._take_in(number, content)
         elif kind == protocol.CONTENT:
@@ -131,7 +125,7 @@ class Gateway:
         elif kind == protocol.WANT:
             self._send_files(content)
         elif kind == protocol.CANCEL:
-            self._cancel(number)
+            self._cancel(number, content)
         elif kind == protocol.FORGET:
             self._forgotten.add(number)
             self._answers.forget(number)
@@ -150,8 +144,10 @@ class Gateway:
             backend.kill(number)
         elif kind == protocol.LEAVE:
             self._left = True
+            self._cancel_late(at_once=True)
             self._end_if_left()
         elif kind == protocol.CLOSE:
+            self._cancel_late(at_once=True)
             # In another thread, as a call that was cancelled too late may still run, and messages are signs of life.
             threading.Thread(target=self._close, args=(backend,), name="gateway-end", daemon=True).start()
 
@@ -265,8 +261,7 @@ class Gateway:
         if not self._waiting:
             for number in self._forgotten:
                 self._futures.pop(number, None)
-            for number in self._forgotten_functions:
-                self._functions.pop(number, None)
+            self._functions.forget(self._forgotten_functions)
             self._forgotten.clear()
             self._forgotten_functions.clear()
 
@@ -277,7 +272,7 @@ class Gateway:
         pickles = list(map(self._loaded, call.pickles))
         try:
             # The function first: the arguments may lend values to its globals.
-            function: list[Any] = [self._function(call.function)] if call.function else []
+            function: list[Any] = [self._functions.get(call.function, self._loaded)] if call.function else []
             parts: list[Any] = [*function, *load_with_inputs(PackedCall(pickles), inputs)]
             fn, args, kwargs = parts
         except Exception as error:
@@ -286,18 +281,10 @@ class Gateway:
             return backend.submit(fn, args, kwargs, call.resources, name=call.named)
         return backend.submit(fn, args, kwargs, call.resources)
 
-    def _function(self, number: int) -> Callable[..., Any]:
-        """Return a function, with the values of its globals as they were when the call was submitted."""
-        function = self._functions[number]
-        if function.loaded is None:
-            data, buffers = self._loaded(function.pickle)
-            function.loaded = LoadedFunction(data or bytes(buffers[0]))
-        return function.loaded.current()
-
     def _contents_of(self, call: SentCall) -> list[str]:
         pickles = [*call.pickles, *(given.value for given in call.inputs if given.value is not None)]
         if call.function:
-            pickles.append(self._functions[call.function].pickle)
+            pickles.append(self._functions.pickle_of(call.function))
         return [name for pickled in pickles for name in pickled.contents]
 
     def _loaded(self, pickled: SentPickle) -> tuple[bytes, list[Any]]:
@@ -314,9 +301,17 @@ class Gateway:
             future = item(future, key) if length is None else item_of(future, key, length)
         return future
 
-    def _cancel(self, number: int) -> None:
+    def _cancel(self, number: int, told_before: bool) -> None:
         for freed in self._waiting.drop(number):
             self._submitted(*freed)
+        future = self._futures.get(number)
+        if future is not None and told_before and self._backend is not None and self._backend.detached:
+            self._late_cancels.add(number, future)
+            self._changed.set()
+        else:
+            self._cancel_now(number)
+
+    def _cancel_now(self, number: int) -> None:
         self._answers.forget(number)
         future = self._futures.pop(number, None)
         if future is not None:
@@ -325,6 +320,11 @@ class Gateway:
                 future.cancel_begun()
             else:
                 future.cancel()
+        self._writer.put(protocol.CANCELLED, number)  # heard
+
+    def _cancel_late(self, at_once: bool = False) -> None:
+        for number in self._late_cancels.ready(at_once):
+            self._cancel_now(number)
 
     def _cancel_waiting(self) -> None:
         for number in self._waiting.clear():
@@ -368,6 +368,7 @@ class Gateway:
                 return
             if not self._still_there():
                 os._exit(1)  # the backend's own processes notice, as at any death of the process that submitted
+            self._cancel_late()
             news = self._news()
             pause = _SOON if news else min(pause * 1.5, _LATE)
             if news:

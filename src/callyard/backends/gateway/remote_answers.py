@@ -36,6 +36,8 @@ class Answers:
 
     def tell(self, number: int, future: Future[Any]) -> None:
         """Tell of an end. A result is opened, where need be, in the sending thread; a large one when its turn comes."""
+        if future.usage is not None:
+            self._writer.put(protocol.USAGE, number, future.usage.known())
         if future.cancelled():
             self._writer.put(protocol.CANCELLED, number)
         elif future.failed() or not _may_be_large(future):

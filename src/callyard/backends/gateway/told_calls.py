@@ -39,8 +39,10 @@ class ToldCalls:
         self._transfer: Transfer | None = None
         self._lock = new_lock()  # reentrant: a finalizer may submit while this thread holds it
         self._calls: dict[int, GatewayCall] = {}
+        self._cancelled: dict[int, GatewayCall] = {}  # until a gateway says that it has heard of that
         self._writer: MessageWriter | None = None  # of this connection, as is the next
         self._sent = SentContents()
+        self._was_connected = False
         self.keeps_ended = False
 
     def get(self, number: int) -> GatewayCall | None:
@@ -49,6 +51,10 @@ class ToldCalls:
     def count(self) -> int:
         """Return the number of calls whose end is not known."""
         return len(self._calls)
+
+    def count_cancelled(self) -> int:
+        """Return the number of cancelled calls that may go on, as no gateway has heard of that."""
+        return len(self._cancelled)
 
     # -- a connection ----------------------------------------------------------------------------------
 
@@ -69,14 +75,27 @@ class ToldCalls:
         enter: Callable[[GatewayCall], object],
         last_word: Callable[[], int | None],
     ) -> None:
-        self._writer, self._sent = writer, SentContents()
         writer.put(protocol.OPEN, 0, opening)
         calls, self._calls = list(self._calls.values()), {}
         for call in calls:
+            call.told_before = self._was_connected
+        self._writer, self._sent, self._was_connected = writer, SentContents(), True
+        for call in calls:
             enter(call)
+        self._cancel_again(writer)
         last = last_word()
         if last is not None:
             writer.put(last)
+
+    def _cancel_again(self, writer: MessageWriter) -> None:
+        """Cancel calls that were cancelled without a connection; they are named first, so that their jobs are found."""
+        for number in sorted(self._cancelled):  # inputs first
+            call = self._cancelled[number]
+            inputs = list(map(self._input, call.links))
+            if all(one is not None or source.done() for one, source in zip(inputs, call.sources, strict=True)):
+                writer.put_later(partial(self._message, call, inputs, self._sent))
+        for number in self._cancelled:
+            writer.put(protocol.CANCEL, number, True)
 
     def disconnect(self) -> None:
         self._writer = None
@@ -153,7 +172,7 @@ class ToldCalls:
     def _input(self, link: InputLink) -> SentInput | None:
         """Return the number of a call that the gateway knows; None for any other future."""
         call, path = link
-        known = call is not None and self._calls.get(call.number) is call
+        known = call is not None and call in (self._calls.get(call.number), self._cancelled.get(call.number))
         return SentInput(call.number, path) if known and call is not None else None
 
     def take(self, number: int) -> GatewayCall | None:
@@ -162,6 +181,7 @@ class ToldCalls:
 
     def _take(self, number: int) -> GatewayCall | None:
         self.say(protocol.FORGET, number)
+        self._cancelled.pop(number, None)
         return self._calls.pop(number, None)
 
     def drop(self, call: GatewayCall) -> None:
@@ -169,8 +189,11 @@ class ToldCalls:
         under(self._lock, self._drop, call)
 
     def _drop(self, call: GatewayCall) -> None:
-        if self._calls.pop(call.number, None) is not None:
-            self.say(protocol.CANCEL, call.number)
+        if self._calls.pop(call.number, None) is None:
+            return
+        if self._detached and self._was_connected and call.future.cancelled():
+            self._cancelled[call.number] = call
+        self.say(protocol.CANCEL, call.number, call.told_before)
 
     # -- in the sending thread -------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from .protocol import ContentName, SentCall
 
-__all__ = ["WaitingCalls"]
+__all__ = ["IncompleteCalls"]
 
 
 class _Waiting:
@@ -15,7 +15,7 @@ class _Waiting:
         self.call, self.contents, self.inputs = call, contents, inputs
 
 
-class WaitingCalls:
+class IncompleteCalls:
     """Decides which calls may be submitted: those whose contents are there, and whose inputs were submitted."""
 
     def __init__(self) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from callyard.backends.gateway.incomplete_calls import IncompleteCalls
 from callyard.backends.gateway.protocol import ContentName, SentCall, SentInput
-from callyard.backends.gateway.waiting_calls import WaitingCalls
 
 
 def call(*inputs: int) -> SentCall:
@@ -18,7 +18,7 @@ def content(number: int) -> ContentName:
 
 
 def test_a_call_waits_for_its_contents_alone() -> None:
-    waiting = WaitingCalls()
+    waiting = IncompleteCalls()
     assert waiting.add(1, call(), [content(1), content(2)])
     assert not waiting.add(2, call(), [])
     assert waiting.add(3, call(1), [])  # its input is not submitted yet
@@ -29,7 +29,7 @@ def test_a_call_waits_for_its_contents_alone() -> None:
 
 
 def test_a_dropped_call_frees_those_behind_it() -> None:
-    waiting = WaitingCalls()
+    waiting = IncompleteCalls()
     waiting.add(1, call(), [content(1)])
     waiting.add(2, call(1), [])
     waiting.add(3, call(2), [content(1)])
@@ -42,7 +42,7 @@ def test_a_dropped_call_frees_those_behind_it() -> None:
 
 
 def test_a_long_chain_needs_no_deep_stack() -> None:
-    waiting = WaitingCalls()
+    waiting = IncompleteCalls()
     waiting.add(1, call(), [content(1)])
     for number in range(2, 5000):
         waiting.add(number, call(number - 1), [])
@@ -51,7 +51,7 @@ def test_a_long_chain_needs_no_deep_stack() -> None:
 
 @given(data=st.data())
 def test_each_call_goes_on_once_and_after_its_inputs(data: st.DataObject) -> None:
-    waiting, gone, dropped = WaitingCalls(), list[int](), set[int]()
+    waiting, gone, dropped = IncompleteCalls(), list[int](), set[int]()
     inputs: dict[int, set[int]] = {}
     arrived: set[int] = set()
     for number in range(1, data.draw(st.integers(1, 12)) + 1):
