@@ -98,7 +98,7 @@ ROWS = (
         "no-op calls with `events=`, by calls without",
         "calls/s",
         recorded.noop_rate_with_events,
-        0.05,
+        0.03,
         ("callyard", "noop"),
         True,
         callyard_alone,
