@@ -423,6 +423,14 @@ def test_a_module_that_runs_a_study_is_not_imported_without_a_word(callyard, cac
     assert "CALLYARD_DRY_RUN" not in os.environ
 
 
+def test_names_that_the_terminal_cannot_show(cache, store):
+    store(1, name="relax_\u2192\udcff")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    words = [sys.executable, "-m", "callyard", "list", "results"]
+    ended = subprocess.run(words, env=environment, capture_output=True, check=True)
+    assert rb"relax_\u2192\udcff" in ended.stdout
+
+
 # ------------------------------------------------------------------ logs
 
 
