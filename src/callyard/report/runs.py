@@ -9,7 +9,7 @@ from pathlib import Path
 from ..cache.entry import Entry
 from ..errors import CacheError, CallyardError
 from ..events.call_record import CallRecord, RunRecord
-from ..events.event import Failure, Usage
+from ..events.usage import Usage
 from ..result_cache import Cache
 from ..utils.paths import expand
 
@@ -49,21 +49,25 @@ def _read(path: Path) -> list[RunRecord]:
 def run_of_entries(entries: Iterable[Entry]) -> RunRecord:
     """Return a run with a call for each entry: what a cache knows, which is less than events tell."""
     run = RunRecord()
+    numbers: dict[str, int] = {}
+    keys_of_inputs: dict[int, Iterable[str]] = {}
     for number, entry in enumerate(entries):
-        run.calls[number] = _call(number, entry)
+        numbers[entry.key] = number
+        run.calls[number], keys_of_inputs[number] = _call(number, entry)
+    for number, keys in keys_of_inputs.items():
+        run.calls[number].inputs = tuple(numbers[key] for key in keys if key in numbers)
     return run
 
 
-def _call(number: int, entry: Entry) -> CallRecord:
+def _call(number: int, entry: Entry) -> tuple[CallRecord, Iterable[str]]:
+    """Return a record, and the keys of the calls whose results the call has taken."""
     begin = entry.created.timestamp()
     call = CallRecord(number, entry.function, begin, "failed" if entry.state == "failed" else "finished")
     call.key, call.started, call.ended = entry.key, begin, begin + entry.seconds
     call.usage = Usage(entry.seconds)
     try:
         call.asked, call.host = entry.resources, entry.host or ""
-        if entry.state == "failed":
-            error = entry.error
-            call.failure = Failure(type(error).__name__, str(error), entry.traceback or "")
-    except CacheError:  # removed meanwhile, or an error that cannot be made in this process
-        pass
-    return call
+        call.usage, call.failure = entry.usage or call.usage, entry.failure
+        return call, entry.inputs
+    except CacheError:  # removed meanwhile
+        return call, ()
