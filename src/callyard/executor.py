@@ -465,8 +465,9 @@ class _Running:
         return next((call.future.explain() for call in unfinished_of(self.backend) if call.number == number), "")
 
     def cancel_call(self, number: int | None, key: str) -> list[str]:
-        """Cancel calls here. By its key a job is cancelled in the cache, for all who wait for it."""
-        return [] if key and self.backend.detached else cancel_calls(self.backend, number, key)
+        """Cancel calls here. By its key a job is cancelled in the cache, for all who wait for it, if it is noted there."""
+        noted = self.backend.detached and not getattr(self.backend, "elsewhere", False)
+        return [] if key and noted else cancel_calls(self.backend, number, key)
 
     def plan(self) -> Plan | None:
         """Return the plan of a dry run; None if the calls are run."""
