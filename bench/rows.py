@@ -36,6 +36,7 @@ class Effort:
     cached: int = 500  # results in a cache, each asked for once
     jobs: int = 100
     live: int = 2_000  # calls inside an allocation
+    recorded: int = 10_000  # calls of 10 ms
 
 
 QUICK = Effort(
@@ -49,6 +50,7 @@ QUICK = Effort(
     cached=100,
     jobs=10,
     live=200,
+    recorded=200,
 )
 
 

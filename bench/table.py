@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from bench import flux, memories, node_data, rows, slurm
+from bench import flux, memories, node_data, recorded, rows, slurm
 from bench.peers import Peer
 
 Measure = Callable[[Peer, rows.Effort], float]
@@ -93,6 +93,24 @@ HIT = ("joblib", "hit")
 
 ROWS = (
     Row("noop", "no-op calls, submit then gather", "calls/s", rows.noop_rate, 5, NOOP, True),
+    Row(
+        "events-noop",
+        "no-op calls with `events=`, by calls without",
+        "calls/s",
+        recorded.noop_rate_with_events,
+        0.03,
+        ("callyard", "noop"),
+        True,
+        callyard_alone,
+    ),
+    Row(
+        "events",
+        "10,000 calls of 10 ms with events, usage and progress: more time",
+        "%",
+        recorded.overhead,
+        5,
+        takes=callyard_alone,
+    ),
     Row("roundtrip", "submit to result, one at a time", "us", rows.round_trip, 0.5, ("ppe", "roundtrip")),
     Row("array", "64 MB array there, a new one back", "MB/s", rows.array_rate, 8, ("ppe", "array"), True),
     Row("chain", "chain of 300 calls", "calls/s", rows.chain_rate, 0.8, NOOP, True, with_dependencies),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 
@@ -33,3 +34,10 @@ def hold(fifo: str) -> None:
     """Keep a worker busy: opening meets the driver, so it knows that we run; reading ends when it lets go."""
     with open(fifo) as gate:
         gate.read()
+
+
+def compute(seconds: float) -> None:
+    """Use a core for so much processor time, whatever else the machine does."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass

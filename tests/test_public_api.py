@@ -30,15 +30,7 @@ FUTURE = [
 ]
 FUTURE += ["running", "set_exception", "set_result", "set_running_or_notify_cancel"]
 EXECUTOR = [
-    "batched",
-    "graph",
-    "kill_workers",
-    "map",
-    "plan",
-    "report",
-    "shutdown",
-    "status",
-    "submit",
+    *("batched", "graph", "kill_workers", "map", "plan", "report", "shutdown", "status", "submit"),
     "terminate_workers",
 ]
 EXECUTOR += ["with_resources"]

@@ -247,23 +247,3 @@ def test_nothing_is_removed_while_an_entry_cannot_be_read(tmp_path: Path) -> Non
         warnings.simplefilter("ignore")
         cache.prune(keys=second.key)
     assert len(contents_of(cache)) == 2
-
-
-class Unstable(Exception):
-    """An error that names a file."""
-
-
-def fail_with_a_file(path: str) -> None:
-    Path(path).write_text("abc")
-    raise Unstable(File(path))
-
-
-def test_a_stored_failure_names_a_kept_file(tmp_path: Path) -> None:
-    for _ in range(2):
-        with Executor(backend=Local(cores=1), cache=Cache(tmp_path / "results", failures=True)) as executor:
-            error = executor.submit(fail_with_a_file, str(tmp_path / "log")).exception(60)
-        assert isinstance(error, Unstable)
-        path = Path(error.args[0])
-        assert path.read_text() == "abc"
-        (tmp_path / "log").unlink(missing_ok=True)
-    assert str(path).startswith(f"{tmp_path}/results/files/")

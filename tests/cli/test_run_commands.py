@@ -42,16 +42,7 @@ def test_a_graph_as_text_and_as_a_file(callyard) -> None:
     assert (refused.status, refused.out) == (1, "")
 
 
-def test_the_runs_of_a_cache(results: Path, callyard, monkeypatch: pytest.MonkeyPatch) -> None:
-    (results / "runs").mkdir()
-    write(results / "runs" / "a.jsonl", run_of("late", at=9.0))
-    write(results / "runs" / "b.jsonl", run_of("early", at=1.0))
-    monkeypatch.setenv("CALLYARD_CACHE", str(results))
-    assert "late" in callyard("graph").out
-    assert "early" in callyard("graph", "--run", "1").out
-
-
-def test_a_cache_without_a_record_of_a_run_shows_its_entries(store, callyard) -> None:
+def test_a_cache_is_shown_by_its_entries(store, callyard) -> None:
     store(1, name="relax")
     failure = (ValueError("no"), "Traceback of the worker")
     store(2, name="energy", state="failed", output=failure)
@@ -68,7 +59,7 @@ def test_a_cache_without_a_record_of_a_run_shows_its_entries(store, callyard) ->
         (["nowhere.jsonl"], 1, "nowhere.jsonl: No such file or directory"),
         (["empty.jsonl"], 1, "there is no event in empty.jsonl"),
         (["page.html"], 1, "this is no file of events: page.html, line 1"),
-        (["results"], 1, "no record of a run in"),
+        (["results"], 1, "there is no stored call in"),
         (["events.jsonl", "--run", "0"], 2, "there is no run 0: events.jsonl has 1 run"),
         (["events.jsonl", "--run", "-2"], 2, "there is no run -2"),
         ([], 2, "which cache?"),

@@ -32,8 +32,8 @@ def test_workers_are_named_after_the_script(tmp_path: Path) -> None:
     script.write_text(SCRIPT)
     said = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=True).stdout
     assert said.split("\n") == [
-        "callyard guard  callyard: guard of study.py",
-        "callyard worker callyard: worker of study.py",
+        "callyard-guard  callyard: guard of study.py",
+        "callyard-worker callyard: worker of study.py",
         "",
     ] * 2 + [""]
 

@@ -227,7 +227,7 @@ class LiveBackend:
         self._runner.add_status(status)
         for future, expected in tuple(self._waiting.items()):
             if not future.done() and self._runner.placed(future) is None:
-                status.add_waiting(future.name, FOR_OTHER_CALLS, expected.order)
+                status.add_next(expected.order, future.name, FOR_OTHER_CALLS)
         for pace in tuple(self._paces.values()):
             status.add(pace.name, "finished", pace.finished)
         status.add_ended(self._runner.ended_calls)

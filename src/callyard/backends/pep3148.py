@@ -201,7 +201,7 @@ class Pep3148Backend:
             if known.state == "running":
                 status.add_running(RunningCall(number, future.name, known.host, known.worker))
             elif known.state == "waiting":
-                status.add_waiting(future.name, FOR_OTHER_CALLS if known.awaits else known.words, number)
+                status.add_next(number, future.name, FOR_OTHER_CALLS if known.awaits else known.words)
         if self._places is not None:
             status.capacity, status.used = {"workers": self._places}, {"workers": status.count("running")}
         status.add_ended(self._ended_calls)

@@ -78,7 +78,7 @@ class SSH:
         Raises:
             CallyardError: the settings do not go together, or (UnpicklableCall) the initializer cannot be sent.
         """
-        from .gateway.backend import open_gateway
+        from .gateway.open_gateway import open_gateway
 
         detached = bool(getattr(backend, "detached", False))
         check = backend.resource_check(settings, detached)

@@ -17,12 +17,12 @@ __all__ = ["COMMANDS", "UsageError", "main", "parser_of", "version"]
 
 # Each module has configure(parser), which adds its options, and run(options), which returns the exit status.
 COMMANDS = {
-    "status": "what runs now: executors, calls, resources in use",
-    "watch": "the same, live in the terminal, with keys to open, read and cancel calls",
     "list": "the calls in a cache, and those that wait or run",
     "show": "one call: function, arguments, result, where and how it ran",
     "explain": "what went into the key of a call, and why it was not in the cache",
     "logs": "what a call wrote",
+    "status": "what runs now: executors, calls, resources in use",
+    "watch": "the same, live in the terminal, with keys to open, read and cancel calls",
     "report": "a page about a run: timeline, graph, table of calls, failures, asked against used",
     "graph": "the calls of a run, or their functions, as a drawing or text",
     "cancel": "end calls of running executors, and calls that are jobs or are going to be",

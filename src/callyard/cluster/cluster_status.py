@@ -81,7 +81,7 @@ def add_status(placement: NodePlacement, inbox: Iterable[Any], coming: Coming, s
         if call.need not in reasons:
             reasons[call.need] = why_waits(placement, call.need, coming)
         key = None if call.remember is None else call.remember.key
-        status.add_waiting(call.future.name, reasons[call.need], call.order, key)
+        status.add_next(call.order, call.future.name, reasons[call.need], key)
     for node in nodes:
         there = node.capacity
         _add_use(status, "nodes", 1, int(bool(node.in_flight)))

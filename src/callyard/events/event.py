@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Literal, cast
 
+from ..utils.lite_stdlib import json_texts
 from .usage import Usage
 
 __all__ = [
@@ -166,7 +167,7 @@ def to_line(event: Event, run: str = "") -> str:
     named = {"event": _NAMES[type(event)]}
     if run:
         named["run"] = run
-    return json.dumps({**named, **_filled(event)}, default=str)
+    return json_texts({**named, **_filled(event)})
 
 
 def from_line(line: str) -> Event | None:

@@ -14,13 +14,16 @@ from typing import Any, cast
 
 from ..futures import Future
 from ..status.call_status import CallStatus
-from ..status.executor_status import ExecutorStatus, RunningCall
+from ..status.executor_status import MOST_LISTED, ExecutorStatus, RunningCall, WaitingCall
 from .call import Call
 from .call_shape import WorkerShape
 from .dispatcher import AnyConnection, Dispatcher
 from .waiting_reasons import missing, reason
 
 __all__ = ["add_status", "placed", "placed_calls"]
+
+
+_FOR_A_START = "for a worker to start"
 
 
 def placed(dispatcher: Dispatcher, future: Future[Any]) -> CallStatus | None:
@@ -49,15 +52,16 @@ def add_status(dispatcher: Dispatcher, status: ExecutorStatus) -> None:
             status.add_running(RunningCall(call.order, call.future.name, where.host, where.worker, where.seconds, key))
     placement = dispatcher.placement
     starting = Counter(worker.shape for worker in tuple(placement.workers.values()) if not worker.ready)
-    free, reasons = placement.free(), dict[WorkerShape, str]()
-    for call in sorted(_waiting(dispatcher), key=lambda call: (-call.priority, call.order)):
-        if starting[call.shape] > 0:
-            starting[call.shape] -= 1
-            status.add_waiting(call.future.name, "for a worker to start", call.order, _key_of(call))
-            continue
-        if call.shape not in reasons:
-            reasons[call.shape] = reason(missing(call.shape, free), 0)
-        status.add_waiting(call.future.name, reasons[call.shape], call.order, _key_of(call))
+    waiting, free, reasons = _waiting(dispatcher), placement.free(), dict[WorkerShape, str]()
+    for (name, shape), number in Counter((call.future.name, call.shape) for call in waiting).items():
+        begun = min(number, starting[shape])  # all at once, as there may be a hundred thousand calls
+        starting[shape] -= begun
+        if shape not in reasons:
+            reasons[shape] = reason(missing(shape, free), 0)
+        status.add_waiting(name, _FOR_A_START, begun)
+        status.add_waiting(name, reasons[shape], number - begun)
+    for call in waiting[:MOST_LISTED]:
+        status.next.append(WaitingCall(call.order, call.future.name, reasons[call.shape], _key_of(call)))
     there = placement.capacity
     status.capacity = {"cores": there.cores, "gpus": len(there.gpus), "memory": there.memory}
     status.used = {

@@ -172,8 +172,7 @@ class WorkerPlacement:
         """Return what a waiting call waits for, in words that go on from "waits"."""
         waiting = self.waiting_calls()
         starting = sum(1 for w in tuple(self.workers.values()) if not w.ready and w.shape == call.shape)
-        ahead = calls_before(call, (other for other in waiting if other.shape == call.shape))
-        if ahead < starting:
+        if starting and calls_before(call, (other for other in waiting if other.shape == call.shape)) < starting:
             return "for its worker to start"
         held_back = "another worker: there was no room for one" if self.held_back else "its turn"
         return reason(missing(call.shape, self.free()), calls_before(call, waiting), held_back)

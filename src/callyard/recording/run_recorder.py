@@ -32,6 +32,7 @@ from ..events.event import Ended, Event, RunBegan, RunEnded, Started, Submitted,
 from ..events.recorder import NoRecord
 from ..futures import Future
 from ..resources import Resources
+from ..utils.identity_cache import IdentityCache
 from ..utils.threads import LazyThread, next_item
 from .call_notes import EndNote, FutureNumbers, bases_of, failure_of, note_of_end, user_line
 from .reasons import WaitingCalls
@@ -62,6 +63,7 @@ class RunRecorder:
         self._hurry: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread = LazyThread("callyard-events")
         self._order = count()
+        self._asked: IdentityCache[Resources, Mapping[str, object]] = IdentityCache()
         self._closing = self._ended = self._forked = False
         # Of the thread:
         self._events: list[Event] = []  # of this bundle
@@ -89,7 +91,18 @@ class RunRecorder:
         try:
             number = next(self._order)
             name = getattr(future, "name", None) or getattr(fn, "__name__", None) or type(fn).__name__
-            self._put(partial(self._submitted, now, number, name, user_line(), resources.asked(), inputs, future))
+            self._put(
+                partial(
+                    self._submitted,
+                    now,
+                    number,
+                    name,
+                    user_line(),
+                    self._asked.of(resources, Resources.asked),
+                    inputs,
+                    future,
+                )
+            )
             future.add_done_callback(partial(self._note_end, number))
         except BaseException:  # as Ctrl-C: no user is going to have this future
             future.cancel()

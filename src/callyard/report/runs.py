@@ -13,17 +13,14 @@ from ..events.event import Failure, Usage
 from ..result_cache import Cache
 from ..utils.paths import expand
 
-__all__ = ["RUNS", "run_of_entries", "runs_at"]
-
-RUNS = "runs"  # the folder of a cache with a file of events for each run
+__all__ = ["run_of_entries", "runs_at"]
 
 
 def runs_at(source: str, cache: Cache | None = None) -> list[RunRecord]:
-    """Return the runs, in the order of their beginnings.
+    """Return the runs, in the order of the file.
 
     Args:
-        source: a file of events, or the directory of a cache. One without records of runs gives one run, with a call
-            for each entry.
+        source: a file of events, or the directory of a cache, which gives one run with a call for each entry.
         cache: the cache in that directory, if it has been opened already.
 
     Raises:
@@ -33,12 +30,9 @@ def runs_at(source: str, cache: Cache | None = None) -> list[RunRecord]:
     path = Path(expand(source))
     if not path.is_dir():
         return _read(path)
-    runs = [run for file in sorted((path / RUNS).glob("*.jsonl")) for run in _read(file)]
-    if runs:
-        return sorted(runs, key=lambda run: run.began.time if run.began is not None else 0.0)
     entries = run_of_entries(cache if cache is not None else Cache(path, mode="read-only"))
     if not entries.calls:
-        raise CallyardError(f"there is no record of a run in {os.fspath(path)}, and no stored call")
+        raise CallyardError(f"there is no stored call in {os.fspath(path)}")
     return [entries]
 
 

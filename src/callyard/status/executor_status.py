@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 from ..utils.quantities import calls, duration
 from .ended_calls import EndedCalls, FailedCall
 
-__all__ = ["FOR_OTHER_CALLS", "STATES", "ExecutorStatus", "RunningCall", "WaitingCall", "short_key"]
+__all__ = ["FOR_OTHER_CALLS", "MOST_LISTED", "STATES", "ExecutorStatus", "RunningCall", "WaitingCall", "short_key"]
 
 FOR_OTHER_CALLS = "for other calls"
 STATES = ("waiting", "running", "finished", "cached", "failed", "cancelled")
 _GIB = 1 << 30
-_MOST_LISTED = 100  # waiting calls
+MOST_LISTED = 100  # waiting calls
 _MOST_LINES = 12  # of each list, in the text of one screen
 _LONGEST = 100  # characters of a line about an error
 
@@ -93,11 +93,16 @@ class ExecutorStatus:
         if number:
             self.calls.setdefault(name, Counter())[state] += number
 
-    def add_waiting(self, name: str, reason: str, number: int | None = None, key: str | None = None) -> None:
-        """Count a waiting call, with the words that go on from "waits"; list the first of those with a number."""
-        self.add(name, "waiting")
-        self.waiting[reason] += 1
-        if number is not None and len(self.next) < _MOST_LISTED:
+    def add_waiting(self, name: str, reason: str, number: int = 1) -> None:
+        """Count waiting calls of a function, with the words that go on from "waits"."""
+        self.add(name, "waiting", number)
+        if number:
+            self.waiting[reason] += number
+
+    def add_next(self, number: int, name: str, reason: str, key: str | None = None) -> None:
+        """Count a waiting call, and list it if it is one of the first."""
+        self.add_waiting(name, reason)
+        if len(self.next) < MOST_LISTED:
             self.next.append(WaitingCall(number, name, reason, key))
 
     def add_running(self, call: RunningCall) -> None:

@@ -27,7 +27,8 @@ def set_title(role: str, of: str | None = None) -> None:
     title = f"callyard: {role} of {of}" if of else f"callyard: {role}"
     with suppress(OSError, ValueError, IndexError):
         with open("/proc/self/comm", "wb", buffering=0) as file:
-            file.write(f"callyard {role}".encode()[:_SHORT])
+            # One word: Slurm, where it finds the processes of a job by their parents, stumbles over a blank.
+            file.write(f"callyard-{role.partition(' ')[0]}".encode()[:_SHORT])
         with open("/proc/self/stat", "rb", buffering=0) as file:
             numbers = file.read(4096).rpartition(b")")[2].split()
         start, end = int(numbers[_START]), int(numbers[_START + 1])

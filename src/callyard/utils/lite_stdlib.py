@@ -53,6 +53,7 @@ __all__ = [
     "json_dumps",
     "json_lenient",
     "json_loads",
+    "json_texts",
     "signal",
     "struct",
     "suppress",
@@ -166,6 +167,7 @@ except Exception:
 json_dumps = _writer(_refuse, ", ", ": ")
 json_compact = _writer(_refuse, ",", ":")
 json_lenient = _writer(repr, ", ", ": ")  # falls back to the repr of a value
+json_texts = _writer(str, ", ", ": ")  # falls back to the text of a value
 
 
 def json_loads(text: str | bytes) -> Any:

@@ -47,4 +47,4 @@ def add_call(status: ExecutorStatus, call: JobCall, known: CallStatus, number: i
     else:
         job = call.job or (call.duplicate_of.job if call.duplicate_of is not None else None)
         words = FOR_OTHER_CALLS if known.awaits else known.words.replace(f" as job {job}", "")
-        status.add_waiting(call.name, words, number, call.id or None)
+        status.add_next(number, call.name, words, call.id or None)

@@ -52,7 +52,7 @@ from .received_answers import ReceivedAnswers
 from .told_calls import ToldCalls
 
 if TYPE_CHECKING:
-    from ...result_cache import Cache
+    pass
 
 _log = logging.getLogger("callyard")
 _FIRST, _LONGEST, _SLOWER = 1.0, 60.0, 2.0  # s between two attempts to connect again, and their growth
@@ -376,24 +376,6 @@ class GatewayBackend:
 
 def _nothing() -> None:
     """Do nothing: a call whose inputs have ended is told to the gateway before."""
-
-
-def open_gateway(
-    address: Address,
-    backend: bytes,
-    detached: bool,
-    cache: Cache | None,
-    description: str,
-    check: Callable[[Resources], object],
-) -> GatewayBackend:
-    """Return the backend of an executor whose calls run at an address; `check` raises for impossible resources."""
-    mode = "refresh" if cache is not None and cache.mode == "refresh" else "use"
-    failures = cache is not None and cache.failures
-    opening = Opening(backend, os.urandom(10).hex(), cache is not None, mode, failures)
-    if cache is None or cache.mode == "read-only":
-        return GatewayBackend(address, detached, opening, description, check)
-    copies = partial(FileCopies, cache._directory)
-    return GatewayBackend(address, detached, opening, description, check, copies=copies)
 
 
 _backends: weakref.WeakSet[GatewayBackend] = weakref.WeakSet()

@@ -43,7 +43,7 @@ except Exception as error:
     said["error"] = "%s: %s" % (type(error).__name__, error)
 os.write(1, ("\\n%s %s\\n" % (mark, json.dumps(said))).encode("ascii"))
 if [said["python"], said.get("callyard")] == json.loads(expected):
-    from callyard.backends.gateway.remote import main
+    from callyard.backends.gateway.run_gateway import main
     main(directory)
 """
 

@@ -58,7 +58,7 @@ class GatewayQuestions:
                 known = self._known(future, future.call)
                 if known is not None:
                     words = FOR_OTHER_CALLS if known.awaits else known.words
-                    status.add_waiting(future.name, words, future.call.number)
+                    status.add_next(future.call.number, future.name, words)
                 else:
                     there.append(future)
         asked = [future.call.number for future in there if future.running() and future.call is not None][:_MOST]
@@ -88,7 +88,7 @@ class GatewayQuestions:
             place = known.host, known.worker, known.seconds
             status.add_running(RunningCall(call.number, future.name, *place, None))
         else:
-            status.add_waiting(future.name, known.words, call.number)
+            status.add_next(call.number, future.name, known.words)
 
     def _known(self, future: GatewayFuture, call: GatewayCall) -> CallStatus | None:
         """Return the status of a call for which the gateway need not be asked."""

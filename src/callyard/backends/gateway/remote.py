@@ -12,15 +12,12 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import socket
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Iterable, Sequence
 from functools import partial
-from io import BufferedReader, FileIO
 from typing import Any
 
 from ...cache.incoming_content import IncomingContent
@@ -29,11 +26,9 @@ from ...futures import Future, item, when_ended
 from ...hashing.files import take_copies_from
 from ...serialize.packed import PackedCall, load_with_inputs
 from ...status.executor_status import ExecutorStatus
-from ...system.process_title import set_title
 from ...transport.frames import GarbledFrame
 from ...worker.exceptions import unreadable_call
 from ..base import Backend, status_of
-from ..batch.call_pickles import hold_arguments
 from ..cached.backend import CachedBackend
 from ..cached.cached_future import CachedFuture
 from . import protocol
@@ -58,7 +53,7 @@ from .remote_answers import Answers, dumped
 from .remote_place import GatewayPlace
 from .used_packages import compare
 
-__all__ = ["Gateway", "main"]
+__all__ = ["Gateway"]
 
 _SOON, _LATE = 0.05, 1.0  # s between two looks for news
 
@@ -392,23 +387,3 @@ def item_of(future: Future[Any], key: int, length: int) -> Future[Any]:
     from ...futures import unzip
 
     return unzip(future, length)[key]
-
-
-def main(directory: str) -> None:
-    """Talk to a driver over standard input and output, which no one else shall read or write from here on."""
-    set_title("gateway")
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    reading, writing = os.dup(0), os.dup(1)
-    nothing = os.open(os.devnull, os.O_RDWR)
-    os.dup2(nothing, 0)
-    os.dup2(2, 1)  # what a user's module prints is no message
-    os.close(nothing)
-    hold_arguments()
-    directory = os.path.abspath(os.path.expanduser(directory or "~"))
-    with BufferedReader(FileIO(reading, "rb"), 1 << 16) as stream:
-        gateway = Gateway(directory, MessageReader(stream), MessageWriter(writing))
-        warnings.simplefilter("always")
-        warnings.showwarning = lambda message, *_, **__: gateway.warn(str(message))
-        orderly = gateway.run()
-    if not orderly and not getattr(gateway._backend, "detached", False):
-        os._exit(0)  # live calls end with their driver, and with them their workers
