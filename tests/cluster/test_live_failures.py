@@ -28,9 +28,9 @@ from callyard.cluster import driver as cluster_driver
 from callyard.cluster import driver_channel
 from callyard.cluster.base import AgentProcess, StartedAgents
 from callyard.errors import NodeFailure, SchedulerError, VersionMismatch, WorkerLost
-from callyard.running_executor import RunningExecutor
 from callyard.pool.call_shape import NodeOffer
 from callyard.resources import Resources
+from callyard.running_executor import RunningExecutor
 from callyard.schedulers.slurm.scheduler import SlurmScheduler
 
 Make = Callable[..., Executor]
