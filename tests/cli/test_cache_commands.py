@@ -423,6 +423,14 @@ def test_a_module_that_runs_a_study_is_not_imported_without_a_word(callyard, cac
     assert "CALLYARD_DRY_RUN" not in os.environ
 
 
+def test_names_that_the_terminal_cannot_show(cache, store):
+    store(1, name="relax_\u2192\udcff")
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    words = [sys.executable, "-m", "callyard", "list", "results"]
+    ended = subprocess.run(words, env=environment, capture_output=True, check=True)
+    assert rb"relax_\u2192\udcff" in ended.stdout
+
+
 # ------------------------------------------------------------------ logs
 
 
@@ -431,6 +439,7 @@ def test_logs(callyard, store):
     assert callyard("logs", "results", key) == (0, "one\ntwo\n", "")
     assert json.loads(callyard("logs", "--json", "results", key).out) == {
         "key": key, "function": "relax", "state": "finished", "log": "one\ntwo\n", "traceback": None,
+        "error": None,
     }  # fmt: skip
 
 
@@ -460,8 +469,28 @@ def test_show_the_calls_before(callyard, cache, store):
 
 
 def test_logs_of_a_failure(callyard, store):
-    key = store(1, (ValueError(), "Traceback: here"), state="failed", facts={"log": "one\n"})
-    assert callyard("logs", "results", key).out == "one\nTraceback: here\n"
+    key = store(1, (ValueError(), "Traceback: here\nValueError"), state="failed", facts={"log": "one\n"})
+    assert callyard("logs", "results", key).out == "one\nTraceback: here\nValueError\n"
+
+
+def test_logs_of_a_process_that_has_died(callyard, store):
+    told = {"error": "WorkerLost", "message": "'relax' was killed by SIGSEGV", "signal": "SIGSEGV"}
+    key = store(1, (ValueError(), ""), state="failed", facts={"log": "one", "failure": told})
+    assert callyard("logs", "results", key).out == "one\nWorkerLost: 'relax' was killed by SIGSEGV\n"
+
+
+class Mute(Exception):
+    def __repr__(self):
+        raise RuntimeError("no words")
+
+    __str__ = __repr__
+
+
+def test_an_error_that_cannot_be_shown(callyard, store):
+    key = store(1, (Mute(), "Traceback: here"), state="failed")
+    assert json.loads(callyard("show", "--json", "results", key).out)["error"].startswith("<cannot be shown: Runtime")
+    assert callyard("logs", "results", key).out == "Traceback: here\nMute: (its message cannot be had)\n"
+    assert callyard("report", "results").status == 0
 
 
 def test_no_logs(callyard, store):

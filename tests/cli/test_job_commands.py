@@ -18,6 +18,7 @@ from gate import Gate
 from this_machine import until
 
 from callyard import Cache, Executor
+from callyard.report.runs import runs_at
 
 Command = Callable[..., Any]
 
@@ -160,6 +161,15 @@ def test_explain_a_call_without_a_result(callyard: Command, submitted: Submitted
     ended = callyard("explain", str(submitted.cache), submitted.dependent)
     assert ended.status == 1
     assert "its key will be made from the results of its inputs (held, noted)" in ended.err
+
+
+def test_the_report_has_calls_without_a_result(callyard: Command, submitted: Submitted) -> None:
+    [run] = runs_at(str(submitted.cache))
+    assert sorted((call.name, call.state) for call in run.calls.values()) == [
+        ("failing", "failed"), ("held", "running"), ("noted", "finished"), ("noted", "waiting"), ("noted", "waiting"),
+    ]  # fmt: skip
+    ended = callyard("graph", str(submitted.cache))
+    assert (ended.status, ended.out.count('waiting"]')) == (0, 2)
 
 
 def test_logs_of_a_call_that_has_not_printed(callyard: Command, submitted: Submitted) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from callyard.events.event import Ended, Event, RunBegan, RunEnded, Submitted, to_line
+from callyard.report.runs import runs_at
 
 
 def run_of(*names: str, at: float) -> list[Event]:
@@ -74,3 +78,36 @@ def test_what_is_no_run_is_told(cache, callyard, command: str, words: list[str],
     assert (ended.status, ended.out) == (status, "")
     assert error in ended.err
     assert not Path("run.html").exists()
+
+
+def test_a_cache_knows_what_calls_used_and_took(store, callyard) -> None:
+    first = store(1, name="relax", facts={"usage": {"wall": 1.0, "peak_memory": 3 << 20}})
+    store(2, name="energy", facts={"inputs": {first: "relax", "b" * 40: "gone"}})
+    assert "    n0 --> n1" in callyard("graph", "results").out.splitlines()
+    [run] = runs_at("results")
+    usage = run.calls[0].usage
+    assert usage is not None
+    assert usage.peak_memory == 3 << 20
+
+
+@pytest.mark.needs("linux")
+def test_a_full_disk_leaves_the_earlier_report(callyard, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(Path("events.jsonl"), run_of("relax", at=1.0))
+    assert callyard("report", "events.jsonl").status == 0
+    before = Path("run.html").read_bytes()
+    full = os.strerror(errno.ENOSPC)
+    monkeypatch.setattr(os, "replace", Mock(side_effect=OSError(errno.ENOSPC, full)))
+    ended = callyard("report", "events.jsonl")
+    assert (ended.status, ended.err) == (1, f"callyard report: {Path('run.html').resolve()}: {full}\n")
+    assert Path("run.html").read_bytes() == before
+    assert sorted(path.name for path in Path().iterdir()) == ["events.jsonl", "run.html"]
+
+
+def test_a_report_goes_through_a_link(callyard) -> None:
+    write(Path("events.jsonl"), run_of("relax", at=1.0))
+    Path("page.html").touch(mode=0o644)
+    Path("run.html").symlink_to("page.html")
+    assert callyard("report", "events.jsonl").status == 0
+    assert Path("run.html").is_symlink()
+    assert "relax" in Path("page.html").read_text(encoding="utf-8")
+    assert Path("page.html").stat().st_mode & 0o777 == 0o644

@@ -39,6 +39,15 @@ def test_nothing_runs(callyard: Callable[..., Any]) -> None:
     assert (ended.status, ended.out) == (0, "no executor runs here, and no job of this machine's daemon\n")
 
 
+def test_a_directory_of_sockets_that_others_may_enter(callyard: Callable[..., Any], tmp_path: Path) -> None:
+    place = tmp_path / "CALLYARD_STATUS"
+    place.mkdir()
+    place.chmod(0o777)
+    ended = callyard("status")
+    assert (ended.status, ended.out) == (1, "")
+    assert f"{place} must be a directory of yours that nobody else may enter" in ended.err
+
+
 def test_running_executors(callyard: Callable[..., Any], gate: Gate) -> None:
     with executor(gate, 1) as ex:
         held, waiting = ex.submit(gate.hold), ex.submit(abs, -1)

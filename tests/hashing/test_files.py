@@ -34,9 +34,9 @@ def test_a_file_is_a_path(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.fspath(pickle.loads(pickle.dumps(file))) == str(data)
 
 
-@pytest.mark.parametrize("name", ["absent", "."])
-def test_what_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(FileNotFoundError, match="no such file"):
+@pytest.mark.parametrize(("name", "words"), [("absent", "no such file"), (".", "it is no regular file")])
+def test_what_is_no_file_is_refused(tmp_path: Path, name: str, words: str) -> None:
+    with pytest.raises(FileNotFoundError, match=words):
         File(tmp_path / name)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gate import until
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -94,6 +95,8 @@ def test_a_killed_driver_leaves_whole_lines(tmp_path: Path) -> None:
     for driver in drivers:
         assert driver.stdout is not None
         driver.stdout.readline()
+    # The record is written a moment after the calls.
+    until(lambda: [run.calls[0].is_over for run in RunRecord.read(path) if run.calls] == [True, True])
     for driver in drivers:
         driver.kill()
         driver.wait()

@@ -45,6 +45,12 @@ def test_more_functions_than_can_be_seen_are_one_node() -> None:
     ET.fromstring(graph.svg())
 
 
+def test_names_with_characters_that_cannot_be_drawn() -> None:
+    graph = graph_of(RunRecord(None, None, {0: CallRecord(0, "\x1b[31mred\udcff\x00 \n", 0.0)}))
+    assert graph.nodes[0].name == "\ufffd[31mred\ufffd\ufffd \n"
+    ET.fromstring(graph.svg())
+
+
 def test_mermaid() -> None:
     calls = {0: CallRecord(0, "relax", 0.0, "finished"), 1: CallRecord(1, 'f["<b>#&', 0.0, inputs=(0,))}
     assert str(graph_of(RunRecord(None, None, calls))) == (

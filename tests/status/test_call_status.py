@@ -79,11 +79,17 @@ def test_the_queue_of_a_scheduler() -> None:
     assert in_the_queue("Slurm", "", soon + 1e6) == f"in the queue of Slurm: expected to start at {later}"
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
 def test_ends() -> None:
     assert sentence(ended_status("finished", 1.5)) == "has ended: returned float"
     assert sentence(ended_status("failed", error=ValueError("no\ngood"))) == "has ended: raised ValueError: no good"
     assert sentence(ended_status("failed", error=KeyError())) == "has ended: raised KeyError"
     assert len(sentence(ended_status("failed", error=ValueError("x" * 1000)))) < 320
+    assert sentence(ended_status("failed", error=Mute())) == "has ended: raised Mute: (its message cannot be had)"
     assert sentence(ended_status("cancelled")) == "has ended: was cancelled"
     assert sentence(ended_status("cached")) == "has ended: was in the cache"
 

@@ -78,7 +78,15 @@ def test_an_error_that_cannot_be_shown() -> None:
         def __str__(self) -> str:
             raise RuntimeError("no words")
 
+    class Packed:
+        def load(self) -> BaseException:
+            raise RuntimeError("no such class")
+
     ended = EndedCalls()
     ended.note_failure("odd", Odd())
-    assert [failure.error for failure in ended.failures()] == ["an error that cannot be shown (RuntimeError)"]
-    assert ended.counts() == {("odd", "failed"): 1}
+    ended.note_failure("odd", Packed())
+    assert [failure.error for failure in ended.failures()] == [
+        "Odd: (its message cannot be had)",
+        "an error that cannot be shown (RuntimeError)",
+    ]
+    assert ended.counts() == {("odd", "failed"): 2}

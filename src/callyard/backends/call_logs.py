@@ -2,7 +2,8 @@
 
     logs/relax-12.log     what the call has printed, and its traceback
 
-The worker writes the file, through its guard; the error of a process that is gone is added here.
+The worker writes the file, through its guard; the error of a process that is gone is added here. The file is made at
+the submission, so that no other executor takes its name, and goes if nothing has been written to it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from itertools import count
 from typing import Any
@@ -17,10 +19,12 @@ from typing import Any
 from ..cache.output_log import append_to_log
 from ..errors import CallyardError
 from ..futures import Future, when_ended
+from ..utils.error_words import error_words
 from ..utils.paths import expand
 
 __all__ = ["CallLogs"]
 
+_LONGEST = 60  # letters of a function's name: a file's name has 255 bytes
 _NAME = re.compile(r".*-(\d+)\.log")
 
 
@@ -45,9 +49,20 @@ class CallLogs:
     def follow(self, future: Future[Any]) -> str:
         """Return the path of the log of a call; add what only this process knows of its end."""
         name = "".join(letter if letter.isalnum() or letter in "._" else "_" for letter in future.name)
-        path = f"{self.path}/{name.lstrip('.') or 'call'}-{next(self._numbers)}.log"
-        when_ended(future, partial(_add_failure, path))
+        path = self._new_file(name.lstrip(".")[:_LONGEST] or "call")
+        when_ended(future, partial(_complete, path))
         return path
+
+    def _new_file(self, name: str) -> str:
+        while True:
+            path = f"{self.path}/{name}-{next(self._numbers)}.log"
+            try:
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            except FileExistsError:
+                continue
+            except OSError:  # no room, or the directory was removed: then this call has no log
+                pass
+            return path
 
 
 def _first_free(names: Iterable[str]) -> int:
@@ -55,8 +70,12 @@ def _first_free(names: Iterable[str]) -> int:
     return max(numbers, default=0) + 1
 
 
-def _add_failure(path: str, future: Future[Any]) -> None:
+def _complete(path: str, future: Future[Any]) -> None:
     """Write down an error that the worker does not know: an exception of the function has come packed."""
-    if not future.cancelled() and future.failed() and future.packed_failure() is None:
-        error = future.peek_exception()
-        append_to_log(path, f"{type(error).__name__}: {error}\n")
+    known = future.cancelled() or not future.failed() or future.packed_failure() is not None
+    error = None if known else future.peek_exception()
+    if error is not None:
+        append_to_log(path, f"{error_words(error)}\n")
+    with suppress(OSError):
+        if not os.stat(path, follow_symlinks=False).st_size:
+            os.unlink(path)

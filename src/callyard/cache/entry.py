@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from ..errors import CacheError, RemoteTraceback
 from ..events.event import Failure
 from ..events.usage import Usage
+from ..utils.error_words import message_of
 from ..utils.quantities import duration, size
 from .directory import CacheDirectory, FailuresDirectory
 from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_head, read_noted
@@ -134,7 +135,7 @@ class Entry:
         told = self._fact("failure", dict)
         if told is None:  # a file from before failures were described
             error, text = self._stored().failure()
-            return Failure(type(error).__qualname__, str(error), text)
+            return Failure(type(error).__qualname__, message_of(error), text)
         return Failure(**{name: told[name] for name in _TOLD if name in told})
 
     @property

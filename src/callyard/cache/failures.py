@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 
+from ..utils.error_words import message_of
 from ..utils.lite_stdlib import Any, suppress
 from .directory import CacheDirectory
 
@@ -19,7 +20,7 @@ KEPT = 30 * 86400.0  # s
 
 def describe(error: BaseException) -> dict[str, Any]:
     """Return what can be told of an exception without opening it: the fields of `events.event.Failure`."""
-    told: dict[str, Any] = {"error": type(error).__qualname__, "message": _message(error)}
+    told: dict[str, Any] = {"error": type(error).__qualname__, "message": message_of(error)}
     code = getattr(error, "exitcode", None)  # of `WorkerLost`
     if type(code) is int and code < 0:
         from ..system.exit_status import signal_name  # here, because few calls end so
@@ -28,13 +29,6 @@ def describe(error: BaseException) -> dict[str, Any]:
     elif type(code) is int:
         told["exit_code"] = code
     return told
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # a class of the user's may do anything here
-        return "(its message cannot be had)"
 
 
 _swept: set[str] = set()  # directories

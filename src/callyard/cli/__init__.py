@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -50,6 +51,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] not in COMMANDS:
         _no_command(words)
     name, rest = words[0], words[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names and messages of calls may have letters unknown to the terminal
+            stream.reconfigure(errors="backslashreplace")
     parser, run = parser_of(name)
     options = parser.parse_intermixed_args(rest)
     try:

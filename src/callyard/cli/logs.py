@@ -12,6 +12,7 @@ from typing import NamedTuple
 from ..cache.output_log import read_log
 from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs, find_job_calls
 from ..result_cache import Cache
+from ..utils.error_words import error_words
 from . import tables
 from .arguments import add_json, add_place, call_of, open_cache, print_json, split_some
 
@@ -24,6 +25,7 @@ class _Log(NamedTuple):
     state: str
     log: str | None
     traceback: str | None
+    error: str | None = None  # its class and message
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"==> {each.function}, {tables.short(each.key)}, {each.state} <==")
             _print(each)
             print()
-    return 0 if any(each.log or each.traceback for each in found) else 1
+    return 0 if any(each.log or each.traceback or each.error for each in found) else 1
 
 
 def _failed(cache: Cache) -> list[str]:
@@ -61,8 +63,12 @@ def _log_of(cache: Cache, beginning: str) -> _Log:
         return running
     call = call_of(cache, beginning)
     if isinstance(call, JobCallStatus):
-        return _Log(call.known_as, call.name, call.state, call.log, call.error and call.error[1])
-    return _Log(call.key, call.function, call.state, call.log, call.traceback)
+        error, traceback = call.error or (None, None)
+        words = None if error is None else error_words(error)
+        return _Log(call.known_as, call.name, call.state, call.log, traceback, words)
+    failure = call.failure
+    words = None if failure is None else f"{failure.error}: {failure.message}".removesuffix(": ")
+    return _Log(call.key, call.function, call.state, call.log, call.traceback, words)
 
 
 def _running(cache: Cache, beginning: str) -> _Log | None:
@@ -78,8 +84,11 @@ def _running(cache: Cache, beginning: str) -> _Log | None:
 
 
 def _print(found: _Log) -> None:
-    if found.log or found.traceback:
-        print(*(part.rstrip("\n") for part in (found.log, found.traceback) if part), sep="\n")
+    parts = [part.rstrip("\n") for part in (found.log, found.traceback) if part]
+    if found.error and found.error not in (found.traceback or ""):
+        parts.append(found.error)  # of a call whose process has died, or a limit, about which no traceback tells
+    if parts:
+        print(*parts, sep="\n")
         return
     goes_on = found.state in ("unsent", "queued", "running")
     where = f", which is {found.state}, has printed nothing yet" if goes_on else " has printed nothing that was kept"

@@ -16,6 +16,7 @@ from ..errors import CacheError
 from ..jobs.list_job_calls import JobCallStatus, find_job_calls
 from ..result_cache import Cache
 from ..utils import quantities
+from ..utils.error_words import error_words
 from . import tables
 from .arguments import add_json, add_place, call_of, open_cache, print_json, split
 from .list_calls import Row, row_of, row_of_job, rows_of_claims
@@ -104,7 +105,7 @@ def _job_as_object(call: JobCallStatus) -> dict[str, Any]:
         "node": call.node or None,
         "inputs": [given.name for given in call.inputs],
         "resources": call.folder.batch.resources,
-        "error": error and repr(error),
+        "error": error and _loaded(lambda: repr(error)),
         "traceback": trace,
         "log": call.folder.log(call.number),
     }
@@ -206,3 +207,5 @@ def _loaded(load: Callable[[], Any]) -> Any:
         return load()
     except CacheError as error:
         return f"<{error}>"
+    except Exception as error:  # from a `__repr__` of the user's
+        return f"<cannot be shown: {error_words(error)}>"

@@ -144,9 +144,14 @@ def _of_process(process: ProcessAnswer) -> Iterator[tuple[str, list[CallRow]]]:
 def _rows(name: str, place: tuple[int, int], status: ExecutorStatus) -> Iterator[CallRow]:
     for call in status.running:
         where = " ".join(filter(None, (call.host, f"({call.worker})" if call.worker else "")))
-        time = "" if call.seconds is None else quantities.duration(float(int(call.seconds)))
+        time = "" if call.seconds is None else _whole_seconds(call.seconds)
         yield CallRow(f"{name}:{call.number}", call.name, "running", where, time, call.key or "", (*place, call.number))
     for waiting in status.next:
         number = waiting.number
         key = waiting.key or ""
         yield CallRow(f"{name}:{number}", waiting.name, "waiting", waiting.reason, "", key, (*place, number))
+
+
+def _whole_seconds(seconds: float) -> str:
+    """Return a time in words without parts of a second, which would change with each look."""
+    return "0 s" if seconds < 1.0 else quantities.duration(float(int(seconds)))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ..errors import UnreadableCall
 from ..events.usage import Usage
 from ..status.call_status import PENDING_STATUS, CallStatus, ended_status, sentence
+from ..utils.error_words import error_words
 from ..utils.locks import let_go, under
 from ..utils.public_names import public_names
 from . import unasked
@@ -425,7 +426,7 @@ class Future(FutureState[T]):
         facts = [("State", state), ("Key", self.key or ""), ("Job", self.job_id or "")]
         error = self._exception
         if error is not None and error is not _STILL_PACKED:
-            facts.insert(1, ("Error", f"{type(error).__name__}: {error}"))
+            facts.insert(1, ("Error", error_words(error)))
         return card(f"Future of {self.name}", facts)
 
     def __repr__(self) -> str:

@@ -17,6 +17,7 @@ import weakref
 from contextlib import suppress
 from itertools import count
 
+from ..utils.error_words import error_words
 from .lazy import Lazy
 
 __all__ = ["asked", "begin_silence", "end_silence", "forget_all", "note", "tell"]
@@ -86,8 +87,7 @@ def _as_text(failure: Lazy | BaseException | None) -> str:
     with suppress(Exception, SystemExit):  # from the user's code, which opens it
         error = failure if failure is None or isinstance(failure, BaseException) else failure.load()
         if error is not None:
-            text = " ".join(f" raised {type(error).__name__}: {error}".split())
-            text = f" {text.removesuffix(':')}"
+            text = f" raised {' '.join(error_words(error).split())}"
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 

@@ -58,7 +58,10 @@ class File(os.PathLike[str]):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not os.path.isfile(path):
-            raise FileNotFoundError(f"File({os.fspath(path)!r}): there is no such file on this computer")
+            name = f"File({os.fspath(path)!r})"
+            if os.path.exists(path):
+                raise FileNotFoundError(f"{name}: it is no regular file; name files, as a list of them for a directory")
+            raise FileNotFoundError(f"{name}: there is no such file on this computer")
         self._name(os.path.abspath(path))
 
     def _name(self, path: str) -> None:

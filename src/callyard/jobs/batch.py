@@ -7,7 +7,7 @@ import _pickle as pickle
 from ..cache.messages import RunRequest
 from ..errors import CacheError
 from ..events.usage import Usage
-from ..utils.lite_stdlib import TYPE_CHECKING, Any, Frozen, json_dumps, json_loads
+from ..utils.lite_stdlib import TYPE_CHECKING, Any, Frozen, json_dumps, json_loads, suppress
 
 if TYPE_CHECKING:
     from ..hashing.call_key import FunctionPart, KeyContext
@@ -320,4 +320,15 @@ class CallOutcome(Frozen):
             problem = f"it holds a {type(error).__name__}"
         except Exception as reason:  # from the user's classes, or from a damaged file
             problem = f"{type(reason).__name__}: {reason}"
-        return CacheError(f"the call failed, and its error cannot be opened here ({problem}): run it again"), ""
+        return CacheError(
+            f"the call failed, and its error cannot be opened here ({problem}): run it again"
+        ), self._text()
+
+    def _text(self) -> str:
+        """Return the traceback of an error that cannot be opened: its class may be in a script that is not here."""
+        from ..serialize.stand_ins import load_with_stand_ins  # here, because few errors are such
+
+        with suppress(Exception):
+            _, text = load_with_stand_ins(self.failure)
+            return text if isinstance(text, str) else ""
+        return ""

@@ -17,6 +17,7 @@ from ..events.usage import Usage
 from ..futures import Future, Lazy
 from ..futures.derived import ItemFuture, sources_of
 from ..system.exit_status import signal_name
+from ..utils.error_words import message_of
 
 __all__ = ["EndNote", "FutureNumbers", "bases_of", "failure_of", "note_of_end", "user_line"]
 
@@ -96,7 +97,7 @@ def failure_of(failure: Lazy | BaseException) -> Failure:
     ended_by = code if type(code) is int else None
     return Failure(
         type(error).__qualname__,
-        _text(error),
+        message_of(error),
         _traceback(error),
         ended_by if ended_by is not None and ended_by >= 0 else None,
         None if ended_by is None or ended_by >= 0 else signal_name(-ended_by),
@@ -110,13 +111,6 @@ def _traceback(error: BaseException) -> str:
     if error.__traceback__ is None and cause is None:
         return ""
     return "".join(format_exception(type(error), error, error.__traceback__))
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # a class of the user's may do anything here
-        return "(its message cannot be had)"
 
 
 # -- numbers -----------------------------------------------------------------------------------------------

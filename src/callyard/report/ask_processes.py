@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
+from ..errors import CallyardError
 from ..system.peers import is_own_user
 from ..system.unix_sockets import make_directory, socket_in
 from .status_directory import PURPOSE, VARIABLE, status_directory_here
@@ -40,12 +41,18 @@ class ProcessAnswer:
 
 
 def ask_all(ask: str, pid: int | None = None, **more: Any) -> list[ProcessAnswer]:
-    """Ask all processes at once, or one of them, and wait for a second at most; remove the sockets of dead ones."""
+    """Ask all processes at once, or one of them, and wait for a second at most; remove the sockets of dead ones.
+
+    Raises:
+        CallyardError: others may enter the directory of the sockets, so that no process listens there.
+    """
+    directory = status_directory_here()
     try:
-        directory = make_directory(status_directory_here(), PURPOSE)
-        names = sorted(os.listdir(directory))
-    except OSError:  # nobody has made it, or it is not ours
-        return []
+        names = sorted(os.listdir(make_directory(directory, PURPOSE)))
+    except OSError as error:
+        if os.path.lexists(directory):
+            raise CallyardError(f"executors cannot be asked: {error}") from error
+        return []  # nobody could make it
     question = json.dumps({"protocol": PROTOCOL, "ask": ask, **more}).encode() + b"\n"
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
         waiting: dict[int, bytearray] = {}

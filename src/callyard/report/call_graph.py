@@ -57,10 +57,17 @@ class CallGraph:
 def nodes_and_edges(run: RunRecord) -> CallGraph:
     """Return the graph of the calls, or of their functions if there are more calls than can be seen."""
     if len(run.calls) <= MOST_CALLS:
-        nodes = {number: GraphNode(call.name, {call.state: 1}, number) for number, call in run.calls.items()}
+        nodes = {number: GraphNode(_drawn(call.name), {call.state: 1}, number) for number, call in run.calls.items()}
         edges = {(each, number): 1 for number, call in run.calls.items() for each in call.inputs if each in nodes}
         return CallGraph(nodes, edges)
     return _by_function(run)
+
+
+def _drawn(name: str) -> str:
+    """Return a name without characters that no drawing can have: SVG has no control characters, for example."""
+    return "".join(
+        letter if letter.isprintable() or letter.isspace() else "\N{REPLACEMENT CHARACTER}" for letter in name
+    )
 
 
 def _by_function(run: RunRecord) -> CallGraph:
@@ -74,5 +81,5 @@ def _by_function(run: RunRecord) -> CallGraph:
         node = place.get(call.name, rest)
         states.setdefault(node, Counter())[call.state] += 1
         edges.update((place.get(run.calls[each].name, rest), node) for each in call.inputs if each in run.calls)
-    names = [*shown, f"{len(often) - rest} other functions"]
+    names = [*map(_drawn, shown), f"{len(often) - rest} other functions"]
     return CallGraph({node: GraphNode(names[node], counts) for node, counts in sorted(states.items())}, edges)

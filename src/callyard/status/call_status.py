@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from ..utils.error_words import error_words
 from ..utils.quantities import counted, duration
 
 __all__ = [
@@ -171,7 +172,7 @@ def _moment(seconds: float) -> str:
 def ended_status(state: str, value: object = None, error: BaseException | None = None) -> CallStatus:
     """Return the status of a call that has ended, with its result or its error if that is known."""
     if state == "failed":
-        text = "" if error is None else " ".join(f" {type(error).__name__}: {error}".split()).removesuffix(":")
+        text = "" if error is None else " ".join(error_words(error).split())
         words = f"raised {text}" if text else "raised an exception"
         return CallStatus(state, words if len(words) <= _LONGEST else f"{words[: _LONGEST - 3]}...")
     if state == "finished":

@@ -13,7 +13,7 @@ from .ended_calls import EndedCalls, FailedCall
 __all__ = ["FOR_OTHER_CALLS", "MOST_LISTED", "STATES", "ExecutorStatus", "RunningCall", "WaitingCall", "short_key"]
 
 FOR_OTHER_CALLS = "for other calls"
-STATES = ("waiting", "running", "finished", "cached", "failed", "cancelled")
+STATES = ("planned", "waiting", "running", "finished", "cached", "failed", "cancelled")
 _GIB = 1 << 30
 MOST_LISTED = 100  # waiting calls
 _MOST_LINES = 12  # of each list, in the text of one screen
@@ -61,7 +61,7 @@ class ExecutorStatus:
     Attributes:
         executor: the words of the executor's `repr`.
         calls: for each function the numbers of its calls, by state: "waiting", "running", "finished", "cached" (the
-            result was in the cache), "failed", "cancelled".
+            result was in the cache), "failed", "cancelled"; "planned" for calls of a dry run that would be computed.
         waiting: the numbers of waiting calls, by what they wait for, as "for 2 GPUs", "for other calls".
         running: the calls that run.
         next: some of the waiting calls, a hundred at most.
@@ -167,7 +167,7 @@ class ExecutorStatus:
         if self.capacity:
             yield f"in use: {self.use_in_words()}"
         if len(self.calls) > 1:
-            yield from _table([("", *STATES), *self._rows()])
+            yield from _table([("", *self._states()), *self._rows()])
         for reason, number in self.waiting.most_common(_MOST_LINES):
             yield f"{calls(number)} {'waits' if number == 1 else 'wait'} {reason}"
         for call in self.running[:_MOST_LINES]:
@@ -177,12 +177,17 @@ class ExecutorStatus:
         for failure in self.failures:
             yield f"{failure.name} failed: {failure.error}"[:_LONGEST]
 
+    def _states(self) -> tuple[str, ...]:
+        """Return the states in which there are calls."""
+        return tuple(filter(self.count, STATES))
+
     def _rows(self) -> Iterable[tuple[str, ...]]:
+        states = self._states()
         most = sorted(self.calls.items(), key=lambda item: -item[1].total())
         for name, counts in most[:_MOST_LINES]:
-            yield name, *(f"{counts[state]:,}" if counts[state] else "" for state in STATES)
+            yield name, *(f"{counts[state]:,}" if counts[state] else "" for state in states)
         if len(most) > _MOST_LINES:
-            yield f"{len(most) - _MOST_LINES:,} others", *("" for _ in STATES)
+            yield f"{len(most) - _MOST_LINES:,} others", *("" for _ in states)
 
     def use_in_words(self) -> str:
         """Return the resources in use, as "1 of 4 cores, 1 of 8 GiB of memory"; "" if nothing is known of them."""
@@ -199,7 +204,7 @@ class ExecutorStatus:
         """Return the status as HTML, for notebooks."""
         from html import escape  # here, because few programs show it
 
-        head = "".join(f"<th>{state}</th>" for state in ("", *STATES))
+        head = "".join(f"<th>{state}</th>" for state in ("", *self._states()))
         rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self._rows())
         lines = [f"in use: {self.use_in_words()}"] if self.capacity else []
         lines += [f"{calls(number)} {'waits' if number == 1 else 'wait'} {why}" for why, number in self.waiting.items()]

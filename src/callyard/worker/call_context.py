@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from ..cache.output_log import append_to_log
 from ..utils.lite_stdlib import Any
-from .current_call import ATTEMPT, LOG, Again, running
+from .current_call import LOG, Again, running
 from .exceptions import traceback_text
 
 _OTHER_THREADS = 4  # threads of a library besides the computing ones
@@ -23,7 +23,7 @@ def arranged(options: dict[str, Any]) -> Iterator[None]:
         return
     with contextlib.ExitStack() as stack:
         if LOG in options:
-            stack.enter_context(_logged(options[LOG], options[ATTEMPT] > 1))
+            stack.enter_context(_logged(options[LOG]))
         if "error_log_file" in options:  # relative to the worker's directory, not to the call's own
             stack.enter_context(_stderr_appended_to(options["error_log_file"]))
         if "cwd" in options:
@@ -44,11 +44,11 @@ def _named(resource: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _logged(path: str, goes_on: bool) -> Iterator[None]:
+def _logged(path: str) -> Iterator[None]:
     """Let a file have the output of the block, and the traceback of its exception."""
     from .call_output import begin_log, end_log  # here, because few calls have a log of their own
 
-    begin_log(path, goes_on)
+    begin_log(path, goes_on=True)  # the submitting process has made it, for all runs of this call
     try:
         yield
     except BaseException as error:

@@ -6,6 +6,7 @@ import _pickle as pickle
 import copyreg
 from types import CoroutineType, FunctionType, GeneratorType
 
+from ..utils.error_words import message_of
 from ..utils.lite_stdlib import Any
 
 _OUR_FRAMES = "callyard.worker."
@@ -162,14 +163,7 @@ class _Described:
         self.error = error
 
     def __reduce__(self) -> Any:
-        return _describe, (type(self.error).__qualname__, _text(self.error))
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # a class of the user's may do anything here
-        return "(its message cannot be had)"
+        return _describe, (type(self.error).__qualname__, message_of(self.error))
 
 
 def _describe(kind: str, message: str) -> BaseException:

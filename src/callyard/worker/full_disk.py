@@ -14,6 +14,7 @@ from ..cache.directory import write_all
 from ..errors import CacheError
 from ..jobs.batch import CallOutcome
 from ..jobs.call_files import CallFiles
+from ..utils.error_words import error_words
 from ..utils.lite_stdlib import suppress
 from .exceptions import dump_error
 
@@ -44,7 +45,7 @@ def _shorter(folder: CallFiles, number: int, end: CallOutcome, problem: OSError)
     error, text = end.error()
     why = f"cut, because {folder.home.path} took no more: {problem.strerror}"
     yield end.replace(failure=dump_error(error, f"({why})\n{str(text)[-_CHARACTERS:]}"))
-    words = f"{type(error).__name__}: {error}"[:_CHARACTERS]
+    words = error_words(error)[:_CHARACTERS]
     name = folder.batch.calls[number].name
     yield end.replace(failure=dump_error(CacheError(f"{name!r} failed with {words} ({why})"), ""))
 

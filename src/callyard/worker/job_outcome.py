@@ -9,6 +9,7 @@ from ..events.usage import Usage
 from ..jobs.batch import CallOutcome
 from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
+from ..utils.error_words import error_words
 
 __all__ = [
     "UNWRITTEN",
@@ -67,7 +68,7 @@ def failed(error: BaseException, text: str = "", key: str = "", usage: Usage | N
     """Return the outcome of a call that failed with this error."""
     from .exceptions import dump_error  # here, because most calls do not fail
 
-    words = text or f"{type(error).__name__}: {error}\n"
+    words = text or f"{error_words(error)}\n"
     return CallOutcome("failed", key, failure=dump_error(error, words), usage=usage)
 
 

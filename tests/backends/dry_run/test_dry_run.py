@@ -193,6 +193,16 @@ def test_a_key_of_the_users_own(results: Path) -> None:
         ]  # fmt: skip
 
 
+def test_the_status_counts_what_is_planned(results: Path) -> None:
+    with Executor(cache=results, dry_run=True) as ex:
+        relaxed = [ex.submit(relax, x) for x in (1, 7)]
+        ex.submit(pair, relaxed[1])
+        status = ex.status()
+        ex.plan()
+    assert status.calls == {"relax": {"cached": 1, "planned": 1}, "pair": {"planned": 1}}
+    assert "2 planned, 1 cached" in str(status)
+
+
 def test_the_same_call_twice(results: Path) -> None:
     plan = planned(results, (relax, 5), (relax, 5), (relax, 1), (relax, 1))
     assert [call.same_as for call in plan.calls] == [None, 0, None, None]

@@ -94,3 +94,21 @@ def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CallyardError, match="choose another directory"):
         Executor(logs=tmp_path / "file")
+
+
+@linux
+def test_two_executors_in_one_directory(tmp_path: Path) -> None:
+    with Executor(1, logs=tmp_path) as one, Executor(1, logs=tmp_path) as other:
+        assert [ex.submit(speak, x).result() for x, ex in enumerate((one, other, one))] == [0, 1, 2]
+    assert texts(tmp_path) == {f"speak-{x + 1}.log": f"speaking {x}\n" for x in range(3)}
+
+
+@linux
+def test_the_name_of_a_log_is_not_too_long(tmp_path: Path) -> None:
+    def long(x: int) -> int:
+        return speak(x)
+
+    long.__name__ = "x" * 300
+    with Executor(1, logs=tmp_path) as ex:
+        ex.submit(long, 1).result()
+    assert texts(tmp_path) == {f"{'x' * 60}-1.log": "speaking 1\n"}

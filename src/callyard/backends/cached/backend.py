@@ -146,7 +146,7 @@ class CachedBackend:
         status = status_of(self.inner, ask)
         elsewhere = self._pending.run_elsewhere()
         if elsewhere:
-            status.waiting["for another process, which runs it"] = elsewhere
+            status.waiting["for the same call in another process"] = elsewhere
             status.waiting[FOR_OTHER_CALLS] -= elsewhere
             status.waiting = +status.waiting
         status.add_ended(self._context.ended_calls)

@@ -137,7 +137,7 @@ class CachedFuture(Future[Any]):
         if call is None:
             return None
         if call.where:
-            return CallStatus("waiting", f"for another process, which runs it: {call.where}")
+            return CallStatus("waiting", f"for the same call in another process: {call.where}")
         inner = call.inner
         if inner is None:
             return CallStatus("waiting", "for a look into the cache")

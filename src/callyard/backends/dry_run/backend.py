@@ -16,6 +16,7 @@ from ...hashing.bind_arguments import bind
 from ...hashing.call_key import description_of
 from ...resources import Resources
 from ...result_cache import Cache
+from ...status.executor_status import ExecutorStatus
 from ...utils import interpreter_exit
 from ..base import Settings
 from ..cached.cached_future import CachedCall
@@ -127,6 +128,13 @@ class DryRunBackend:
         calls = [self._calls[number] for number in sorted(self._calls.copy())]
         self._shown = len(calls)
         return Plan(tuple(calls), None if self._cache is None else self._cache.path, self._asked)
+
+    def status(self, ask: bool = True) -> ExecutorStatus:
+        """Return the numbers of calls, by what they would do."""
+        status = ExecutorStatus()
+        for call in self._calls.copy().values():
+            status.add(call.name, "planned" if call.state in ("to compute", "after inputs") else call.state)
+        return status
 
     # -- the end ---------------------------------------------------------------------------------------
 
