@@ -48,6 +48,7 @@ LAYERS = [
     "cluster",
     "backends",
     "report",
+    "running_executor",
     "executor",
     "testing",
     "cli",

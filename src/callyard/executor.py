@@ -8,28 +8,24 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor as StandardExecutor
 from concurrent.futures import Future as StandardFuture
-from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import replace
 from itertools import islice
-from time import monotonic, time
+from time import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import argument_checks
-from .backends.base import Backend, Settings, status_of
+from .backends.base import Settings
 from .backends.registry import open_backend, open_plan, other_resources
-from .backends.unfinished_calls import cancel_calls, unfinished_of
 from .dependencies.map_chunks import run_chunk
 from .errors import CallyardError, ResourceError
 from .errors.suggestions import strict
-from .futures import Future, batched, before_sleep, unasked
-from .report import status_server
+from .futures import Future, batched, unasked
+from .futures.map_results import flattened, results_in_order
 from .resources import Resources
+from .running_executor import RunningExecutor, progress_for_here, recorder_for
 from .status.executor_status import ExecutorStatus
 from .utils import interpreter_exit
 from .utils.environment import MAX_NESTED, forced_dry_run, nested
@@ -38,11 +34,8 @@ from .utils.public_names import public_names
 
 if TYPE_CHECKING:
     from .backends.dry_run.plan import Plan
-    from .events.call_record import RunRecord
     from .events.event import Event
-    from .recording.run_recorder import RunRecorder
     from .report.graph import Graph
-    from .report.progress import Progress
     from .result_cache import Cache
 
 __all__ = ["Executor"]
@@ -123,17 +116,17 @@ class Executor(StandardExecutor):
         argument_checks.check_initializers(initializer, initargs, init_function)
         _check_depth()
         forced = forced_dry_run(os.environ)
-        recorder = None if dry_run or forced else _recorder(events)
+        recorder = None if dry_run or forced else recorder_for(events)
         settings = Settings(
             max_workers, initializer, tuple(initargs), init_function, max_tasks_per_child, logs, recorder
         )
         known = Resources(others=dict.fromkeys(other_resources(backend)))
         self._resources = known.updated(resource_dict or {})
         if dry_run or forced:
-            self._running = _Running(open_plan(backend, settings, cache, forced))
+            self._running = RunningExecutor(open_plan(backend, settings, cache, forced))
         else:
-            self._running = _Running(
-                open_backend(backend, settings, cache), recorder, _progress() if progress else None
+            self._running = RunningExecutor(
+                open_backend(backend, settings, cache), recorder, progress_for_here() if progress else None
             )
         if recorder is not None:
             recorder.begin(repr(self), self._running.status("", ask=False).capacity)
@@ -247,10 +240,10 @@ class Executor(StandardExecutor):
         tuples = zip(*iterables)  # noqa: B905  # ends with the shortest, as map() does
         if chunksize == 1:
             submits: Iterator[Future[Any]] = (self.submit(fn, *args) for args in tuples)
-            return _results(submits, buffersize, timeout)
+            return results_in_order(submits, buffersize, timeout)
         chunks = iter(lambda: tuple(islice(tuples, chunksize)), ())
         submits = (self.submit(run_chunk, fn, chunk) for chunk in chunks)
-        return _elements(_results(submits, buffersize, timeout))
+        return flattened(results_in_order(submits, buffersize, timeout))
 
     def batched(self, futures: Iterable[StandardFuture[T]], n: int) -> list[Future[tuple[T, ...]]]:
         """Return futures of tuples of `n` results each, in the order in which `futures` finish.
@@ -430,124 +423,6 @@ class Executor(StandardExecutor):
         return f"<callyard.Executor {self._words()}{f', {status.counts_in_words()}' if status.calls else ''}>"
 
 
-class _Running:
-    """The state shared by an executor and its `with_resources` views: the backend, and the flag for the shutdown."""
-
-    def __init__(self, backend: Backend, recorder: RunRecorder | None = None, progress: Progress | None = None) -> None:
-        self.backend = backend
-        self.recorder, self.progress = recorder, progress
-        self.closed = False
-        self._shown = status_server.show(self)
-        # When neither executor nor view is left.
-        self._closer = weakref.finalize(self, _close, backend, recorder, progress, self._shown)
-        self._closer.atexit = False
-
-    @property
-    def record(self) -> RunRecord | None:
-        """The record of all calls up to this moment; None if it was not asked for (`events=`).
-
-        The recorder's thread goes on changing it: look at a copy of `calls` (`list(record.calls.values())`).
-        """
-        if self.recorder is None:
-            return None
-        self.recorder.flush()
-        return self.recorder.record
-
-    def status(self, executor: str, ask: bool = True) -> ExecutorStatus:
-        status = status_of(self.backend, ask)
-        status.executor = executor
-        return status
-
-    def shown_status(self) -> ExecutorStatus:
-        return self.status(f"{self.backend.description}{', shut down' if self.closed else ''}")
-
-    def explain_call(self, number: int) -> str:
-        return next((call.future.explain() for call in unfinished_of(self.backend) if call.number == number), "")
-
-    def cancel_call(self, number: int | None, key: str) -> list[str]:
-        """Cancel calls here. By its key a job is cancelled in the cache, for all who wait for it, if it is noted there."""
-        noted = self.backend.detached and not getattr(self.backend, "elsewhere", False)
-        return [] if key and noted else cancel_calls(self.backend, number, key)
-
-    def plan(self) -> Plan | None:
-        """Return the plan of a dry run; None if the calls are run."""
-        from .backends.dry_run.backend import DryRunBackend
-
-        return self.backend.plan() if isinstance(self.backend, DryRunBackend) else None
-
-    def shown_record(self) -> RunRecord:
-        """Return a record to be shown, which stays as it is at this moment."""
-        plan = self.plan()
-        if plan is not None:
-            from .report.planned_run import run_of_plan
-
-            return run_of_plan(plan)
-        record = self.record
-        if record is None:
-            raise CallyardError(
-                "this executor keeps no record of its calls; make it with events=True, or with a file for them, as "
-                "events='events.jsonl'"
-            )
-        return replace(record, calls=dict(record.calls))
-
-    def shutdown(self, wait: bool, cancel_futures: bool) -> None:
-        self.closed = True
-        if cancel_futures:
-            self.backend.cancel_pending()
-        if wait:
-            before_sleep()
-        self.backend.close(wait)
-        if self.recorder is not None:
-            self.recorder.close(wait)
-        if self.progress is not None:
-            self.progress.close() if wait else self.progress.end_with_calls()
-        # Last: if an exception interrupts the above, the backend is still closed when the executor is collected.
-        self._closer.detach()
-        if wait:
-            status_server.hide(self._shown)
-            unasked.end_silence(self)
-
-    def kill(self, signum: int) -> None:
-        self.closed = True
-        unasked.begin_silence(self)
-        self.backend.kill(signum)
-        if self.recorder is not None:
-            self.recorder.close()
-        if self.progress is not None:
-            self.progress.end_with_calls()
-
-    def interrupt(self) -> None:
-        self.closed = True
-        unasked.begin_silence(self)
-        self.backend.interrupt()
-
-
-def _progress() -> Progress | None:
-    from .report.progress import progress_here  # here, because few programs use it
-
-    return progress_here()
-
-
-def _recorder(events: str | os.PathLike[str] | Callable[[Event], object] | bool | None) -> RunRecorder | None:
-    """Return the recorder for what the user asks for; None for nothing."""
-    if (events is None or events is False) and not logging.getLogger("callyard.events").level:
-        return None
-    from .recording.run_recorder import RunRecorder  # here, because few programs use it
-    from .recording.targets import targets_of
-
-    targets = targets_of(None if isinstance(events, bool) else events)
-    return RunRecorder(targets) if targets or events is True else None
-
-
-def _close(backend: Backend, recorder: RunRecorder | None, progress: Progress | None, shown: int) -> None:
-    status_server.hide(shown)
-    backend.close(False)
-    if recorder is not None:
-        recorder.close()
-    if progress is not None:
-        progress.end_with_calls()
-
-
 def _check_depth() -> None:
     depth = nested(os.environ)
     if depth >= MAX_NESTED:
@@ -555,48 +430,3 @@ def _check_depth() -> None:
             f"executors are nested {depth} deep, each made within a call of the one before; a module that makes calls "
             "while it is imported does that without end: put them under if __name__ == '__main__', or into a function"
         )
-
-
-def _results(submits: Iterator[Future[Any]], buffersize: int | None, timeout: float | None) -> Iterator[Any]:
-    """Submit calls now, up to `buffersize`; return an iterator over the results that submits one call for each."""
-    end = None if timeout is None else float(timeout) + monotonic()
-    futures: deque[Future[Any]] = deque()
-    try:
-        futures.extend(islice(submits, buffersize))
-    except BaseException:  # no caller will get the iterator and ask for their results
-        for future in futures:
-            future.cancel()
-        raise
-
-    def iterate() -> Iterator[Any]:
-        try:
-            while futures:
-                if buffersize is not None:
-                    futures.extend(islice(submits, 1))
-                # popped first, so that no reference here keeps a result alive
-                yield _take(futures.popleft(), timeout, end)
-        finally:
-            while futures:
-                futures.popleft().cancel()
-
-    return iterate()
-
-
-def _take(future: Future[Any], timeout: float | None, end: float | None) -> Any:
-    try:
-        return future.result(None if end is None else end - monotonic())
-    except FutureTimeout:
-        if future.done():  # the call itself raised the error
-            raise
-        raise FutureTimeout(f"{future.name!r} has not ended {timeout:g} s after map() was called") from None
-    finally:
-        future.cancel()
-        del future
-
-
-def _elements(lists: Iterator[list[T]]) -> Iterator[T]:
-    for results in lists:
-        elements = results[::-1]  # a copy: with a cache, another `map` may be given the very same list
-        del results
-        while elements:
-            yield elements.pop()

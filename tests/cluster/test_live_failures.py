@@ -28,9 +28,9 @@ from callyard.cluster import driver as cluster_driver
 from callyard.cluster import driver_channel
 from callyard.cluster.base import AgentProcess, StartedAgents
 from callyard.errors import NodeFailure, SchedulerError, VersionMismatch, WorkerLost
-from callyard.executor import _Running
 from callyard.pool.call_shape import NodeOffer
 from callyard.resources import Resources
+from callyard.running_executor import RunningExecutor
 from callyard.schedulers.slurm.scheduler import SlurmScheduler
 
 Make = Callable[..., Executor]
@@ -218,7 +218,7 @@ class Impossible(Broken):
 def _over(launch: Any) -> Executor:
     executor = object.__new__(Executor)
     executor._resources = Resources()
-    executor._running = _Running(ClusterBackend(launch, Settings()), None)
+    executor._running = RunningExecutor(ClusterBackend(launch, Settings()), None)
     return executor
 
 

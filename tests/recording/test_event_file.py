@@ -73,6 +73,18 @@ def test_a_file_without_any_whole_line(tmp_path: Path):
     assert path.read_bytes() == b"two\n"
 
 
+def test_half_a_long_line_is_cut_off_if_it_is_ours(tmp_path: Path):
+    path = tmp_path / "run.jsonl"
+    long = b'{"event": "ended", "failure": "' + b"x" * 200_000
+    path.write_bytes(b"one\n" + long)
+    EventFile(path).append(b"two\n")
+    assert path.read_bytes() == b"one\ntwo\n"
+    other = b"x" * 200_000
+    path.write_bytes(other)
+    EventFile(path).append(b"two\n")
+    assert path.read_bytes() == other + b"two\n"
+
+
 def test_a_full_disk_leaves_no_half_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "run.jsonl"
     file = EventFile(path)

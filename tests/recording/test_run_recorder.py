@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gate import Gate
 
 import callyard
 from callyard.errors import CallyardError
@@ -18,6 +19,7 @@ from callyard.events.call_record import RunRecord
 from callyard.events.event import Ended, Event, RunBegan, RunEnded, Started, Submitted, Waiting
 from callyard.events.usage import Usage
 from callyard.futures import Future
+from callyard.recording import run_recorder
 from callyard.recording.run_recorder import RunRecorder
 from callyard.recording.targets import targets_of
 from callyard.resources import Resources
@@ -229,3 +231,44 @@ def test_an_interrupted_submission_cancels(run: Run, monkeypatch: pytest.MonkeyP
     with pytest.raises(KeyboardInterrupt):
         run.submit(future=future)
     assert future.cancelled()
+
+
+def test_a_callback_may_shut_down_while_other_calls_go_on(gate: Gate):
+    done = threading.Event()
+    with callyard.Executor(2, events=True) as ex:
+        held = ex.submit(gate.hold, 3)
+        gate.arrived()
+
+        def end(_: object) -> None:
+            ex.shutdown(wait=True)
+            done.set()
+
+        ex.submit(abs, -1).add_done_callback(end)
+        assert done.wait(60)
+        gate.open()
+        assert held.result() == 3
+    assert [call.state for call in ex._running.record.calls.values()] == ["finished", "finished"]  # type: ignore[union-attr]
+
+
+def test_a_function_that_takes_events_may_ask_for_the_record():
+    counted: list[int] = []
+
+    def ask(event: Event) -> None:
+        if isinstance(event, Ended):
+            counted.append(len(run.record.calls))
+            assert not run.flush(1000)  # at once
+
+    run = RunRecorder(targets_of(ask))
+    run.submit(lambda *_: Future("f"), len, (), {}, Resources()).set_result(1)
+    run.close(wait=True)
+    assert counted == [1]
+
+
+def test_the_interpreter_does_not_wait_for_a_function_that_hangs(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run_recorder, "_PATIENCE", 0.01)
+    go_on = threading.Event()
+    run = RunRecorder(targets_of(lambda _: go_on.wait()))
+    run.begin("<words>", {})
+    run.close_at_exit()
+    go_on.set()
+    run.close(wait=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import socket
@@ -17,6 +18,7 @@ import pytest
 from gate import Gate, until
 
 from callyard import Executor, Local
+from callyard.report import status_server
 from callyard.report.ask_processes import ProcessAnswer, ask_all
 from callyard.report.status_directory import status_directory_here
 
@@ -70,6 +72,79 @@ def test_executors_are_shown_from_their_beginning_to_their_end(directory: Path, 
     assert os.listdir(directory) == []
 
 
+def test_an_executor_that_nobody_waits_for_is_shown_until_its_last_call_ends(directory: Path, gate: Gate) -> None:
+    ex = Executor(1)
+    held = ex.submit(gate.hold)
+    gate.arrived()
+    ex.shutdown(wait=False)
+    assert the_one(ask_all("status")).answer["executors"][0]["running"][0]["name"] == "hold"  # type: ignore[index]
+    gate.open()
+    held.result()
+    until(lambda: not os.listdir(directory))
+    ex.shutdown()
+
+
+def test_the_thread_ends_with_an_executor_that_is_forgotten(directory: Path) -> None:
+    ex = Executor(1)
+    assert len(os.listdir(directory)) == 1
+    del ex
+    gc.collect()
+    until(lambda: "callyard-status" not in {thread.name for thread in threading.enumerate()})
+    assert os.listdir(directory) == []
+
+
+def test_a_finalizer_does_not_wait_for_the_thread_that_starts_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = status_server.StatusServer.start
+    other = Executor(1)  # of which the server is stopped below
+    status_server.hide(other._running._shown)
+
+    def start_slowly(server: Any) -> None:
+        finalizer = threading.Thread(target=status_server.hide, args=(0,))
+        finalizer.start()
+        finalizer.join(60)
+        assert not finalizer.is_alive()
+        start(server)
+
+    monkeypatch.setattr(status_server.StatusServer, "start", start_slowly)
+    with Executor(1):
+        assert len(ask_all("status")) == 1
+    other.shutdown()
+
+
+def test_a_server_that_is_not_wanted_any_more_when_it_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = status_server.StatusServer.start
+    ex = Executor(1)
+    ex.shutdown()
+
+    def start_and_end(server: Any) -> None:
+        start(server)
+        finalizer = threading.Thread(target=lambda: [status_server.hide(each) for each in list(status_server._shown)])
+        finalizer.start()
+        finalizer.join()
+
+    monkeypatch.setattr(status_server.StatusServer, "start", start_and_end)
+    with Executor(1):
+        until(lambda: ask_all("status") == [])
+
+
+def test_a_call_behind_another_one_is_ended_too(gate: Gate) -> None:
+    with executor(gate, 1) as ex:
+        for _ in range(20):  # so that the function counts as short, and calls are sent ahead
+            ex.submit(gate.hold)
+        gate.open(20)
+        gate.arrived(20)
+        first, second = ex.submit(gate.hold, 1), ex.submit(gate.hold, 2)
+        gate.arrived()
+        runner: Any = ex._running.backend
+        (call,) = [each for each in runner.unfinished() if each.future is second]
+        call.end()
+        gate.open()
+        assert first.result() == 1
+        until(second.done)
+        assert second.cancelled()
+        assert ex.submit(abs, -2).result() == 2
+
+
 def test_calls_are_cancelled_by_number_or_key(tmp_path: Path, gate: Gate) -> None:
     with executor(gate, 1, cache=tmp_path / "cache") as ex:
         held = ex.submit(gate.hold, resource_dict={"cache_key": "held"})
@@ -103,7 +178,7 @@ def test_a_running_call_of_a_wrapped_executor_is_not_cancelled(gate: Gate) -> No
 def test_questions_that_make_no_sense(directory: Path) -> None:
     with Executor(1):
         (name,) = os.listdir(directory)
-        for said in (b"\xff\xfe\n", b"[]\n", b"3\n", b"{", b""):
+        for said in (b"\xff\xfe\n", b"[]\n", b"3\n", b"{", b"", b"[" * 20_000 + b"\n"):
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.connect(str(directory / name))
                 sock.sendall(said)
@@ -193,6 +268,17 @@ def test_a_stopped_process_is_told_as_such(other: subprocess.Popen[str]) -> None
     other.wait()
     assert ask_all("status") == []
     assert os.listdir(status_directory_here()) == []
+
+
+@pytest.mark.once
+def test_a_finalizer_of_the_parent_hides_nothing_in_a_forked_child() -> None:
+    with Executor(1) as ex:
+        child = os.fork()
+        if not child:
+            with Executor(1):
+                status_server.hide(ex._running._shown)
+                os._exit(0 if os.getpid() in {answer.pid for answer in ask_all("status")} else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.once

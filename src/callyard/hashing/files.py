@@ -153,7 +153,7 @@ class Copies(Protocol):
     def find(self, name: str, own: str) -> str:
         """Return the path of the copy of a content under a name."""
 
-    def keep_bytes(self, name: str, own: str, data: Any) -> str:
+    def keep_bytes(self, name: str, own: str, data: bytes | bytearray | memoryview) -> str:
         """Keep a content, and return the path of the copy."""
 
 

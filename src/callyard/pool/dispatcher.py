@@ -209,12 +209,14 @@ class Dispatcher:
             self.connections[number].leave()
             self.running_zygote.watch(number, self.grace, None)  # for a worker whose exit functions take too long
 
-    def end_unwanted(self, call: Call) -> None:
-        """End the worker that runs this call; a call that waits behind another one ends by itself soon."""
+    def end_unwanted(self, call: Call) -> bool:
+        """End the worker that runs this call; return False if none does, as the call waits behind another one."""
         for number, connection in self.connections.items():
             if connection.runs(call):
                 connection.worker.worn = True  # no other call may be hit
                 self.running_zygote.kill(number, signal.SIGTERM, self.grace_of(call.plan))
+                return True
+        return False
 
     def grace_of(self, plan: CallPlan) -> float:
         """Return the seconds between SIGTERM and SIGKILL."""

@@ -40,6 +40,7 @@ from .worker_placement import WorkerPlacement
 from .worker_starter import WorkerStarter
 
 _log = logging.getLogger("callyard")
+_SOON = 0.01  # s between two looks at a call that is to be ended, and waits behind another one
 
 
 class ExtraSocket(Protocol):
@@ -189,6 +190,8 @@ class WorkerPool(ThreadedRunner):
                     continue
                 loop.step(patience)
                 self._look_after(events, self._starter)
+                if self._unwanted:
+                    self._end_unwanted()
         except BaseException as error:  # no descriptors left, a callback that exits, or a fault of ours
             self._give_up(error)
         finally:
@@ -197,6 +200,7 @@ class WorkerPool(ThreadedRunner):
     def _patience(self) -> float | None:
         """Return the seconds for which the loop may wait for events."""
         times = [part.patience() for part in (self._events, self._starter) if part is not None]
+        times += [_SOON] if self._unwanted else []
         return min((time for time in times if time is not None), default=None)
 
     @staticmethod
@@ -221,8 +225,6 @@ class WorkerPool(ThreadedRunner):
             refused = [(connection, ends) for connection in connections if (ends := connection.refused())]
             dispatcher.starting, dispatcher.to_start = dispatcher.to_start, []
             blocked = events.streams.take()
-            while self._unwanted:
-                dispatcher.end_unwanted(self._unwanted.popleft())
         # Without the lock from here on: futures end, and their callbacks may submit calls.
         for connection, ends in refused:
             events.settle(connection, ends)
@@ -230,6 +232,14 @@ class WorkerPool(ThreadedRunner):
         for stream in blocked:
             events.streams.attend(stream)
         self._send_signal()
+
+    def _end_unwanted(self) -> None:
+        """End the calls that a person does not want any more."""
+        with self._dispatcher.lock:
+            unwanted = [self._unwanted.popleft() for _ in range(len(self._unwanted))]
+            behind = [call for call in unwanted if not (call.future.done() or self._dispatcher.end_unwanted(call))]
+        # Those wait behind another call of a worker, and will begin, or be taken back.
+        self._unwanted.extend(call for call in behind if not call.future.cancel())
 
     def _send_signal(self) -> None:
         dispatcher = self._dispatcher

@@ -12,7 +12,8 @@ __all__ = ["EventFile"]
 
 _LOCKED = 2.0  # s to wait for another writer, who may be a stopped process
 _LOOK = 0.005  # s between two attempts
-_TAIL = 1 << 16  # bytes of the end, in which the last line begins
+_TAIL = 1 << 16  # bytes that are looked at together; also the longest half of a line that may be cut off unseen
+_OURS = b'{"event": '  # the begin of each line
 
 
 class EventFile:
@@ -80,9 +81,20 @@ def _end_of_lines(descriptor: int) -> int:
     size = os.fstat(descriptor).st_size
     if not size or os.pread(descriptor, 1, size - 1) == b"\n":
         return size
-    tail = os.pread(descriptor, _TAIL, max(0, size - _TAIL))
-    end = size - len(tail) + tail.rfind(b"\n") + 1
-    if size > _TAIL and b"\n" not in tail:
+    begin = _begin_of_last_line(descriptor, size)
+    if size - begin > _TAIL and os.pread(descriptor, len(_OURS), begin) != _OURS:
         return size  # a line of such a length is not one of ours
-    os.ftruncate(descriptor, end)
-    return end
+    os.ftruncate(descriptor, begin)
+    return begin
+
+
+def _begin_of_last_line(descriptor: int, size: int) -> int:
+    """Return where the line begins that has no end; a failure's message and traceback may be long."""
+    begin = size
+    while begin:
+        start = max(0, begin - _TAIL)
+        end_before = os.pread(descriptor, begin - start, start).rfind(b"\n")
+        if end_before >= 0:
+            return start + end_before + 1
+        begin = start
+    return 0

@@ -131,32 +131,38 @@ class RunRecorder:
     def _note_end(self, number: int, future: Any) -> None:
         self._put(partial(self._end, number, note_of_end(future, time.time())))
 
-    def flush(self, patience: float = _PATIENCE) -> bool:
-        """Wait until all that was noted so far is in the record and with the targets; return False if it is not."""
+    def flush(self, patience: float | None = None) -> bool:
+        """Wait until all that was noted so far is in the record and with the targets; return False if it is not.
+
+        A function that takes events may ask for the record, in the recorder's thread: there is no wait then.
+        """
         if self._forked or not self._thread.started or self._ended:
             return True
+        if self._thread.is_current:
+            return False
         done = threading.Lock()
         done.acquire()
         self._put(partial(self._told, done.release))
         self._hurry.put(None)
-        return done.acquire(timeout=patience)
+        return done.acquire(timeout=_PATIENCE if patience is None else patience)
 
     def close(self, wait: bool = False) -> None:
-        """End when all calls have ended; with `wait`, return only then."""
+        """End when all calls have ended; with `wait`, return only then if they have."""
         self._closing = True
         if self._forked or not self._thread.started:
             return
         self._put(_nothing)
         self._hurry.put(None)
-        if wait:
+        # A callback in the thread that ends the futures may shut down the executor; others have not ended then.
+        if wait and self.flush(threading.TIMEOUT_MAX) and not self._open:
             self._thread.join()
 
     def close_at_exit(self) -> None:
         """End now: no thread is left that could end a call."""
         if not (self._forked or self._ended) and self._thread.started:
-            self.flush()
             self._put(self._open.clear)
-            self.close(wait=True)
+            if self.flush():  # otherwise the user's function, or the disk, takes no more events
+                self.close(wait=True)
 
     def _put(self, note: _Note) -> None:
         if self._forked:

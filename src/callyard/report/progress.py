@@ -111,13 +111,14 @@ class FutureCounts:
         self._open.pop(id(future), None)
 
     def __call__(self) -> Counts:
-        return under(self._lock, self._look)
-
-    def _look(self) -> Counts:
-        counts = self._over.copy()
-        running = sum(future.running() for future in self._open.values())
-        counts.update({"running": running, "waiting": len(self._open) - running})
+        counts, still_open = under(self._lock, self._look)
+        # Without the lock: futures of other libraries have locks of their own.
+        running = sum(future.running() for future in still_open)
+        counts.update({"running": running, "waiting": len(still_open) - running})
         return +counts  # without zeros
+
+    def _look(self) -> tuple[Counter[CallState], list[Future[Any]]]:
+        return self._over.copy(), list(self._open.values())
 
 
 class Progress:

@@ -29,7 +29,7 @@ from ..status.executor_status import ExecutorStatus
 from ..system.peers import is_own_user
 from ..system.process_title import script_name
 from ..system.unix_sockets import make_directory, socket_in
-from ..utils.locks import new_lock, under
+from ..utils.locks import if_free, new_lock
 from ..version import VERSION
 from .status_directory import PURPOSE, VARIABLE, status_directory_here
 
@@ -54,51 +54,73 @@ class ShownExecutor(Protocol):
         """Cancel the call of this number, or those with a key that begins so; return what was done, in words."""
 
 
-_lock = new_lock()  # reentrant: a finalizer may make an executor while this thread holds it
-_numbers = count(1)
-_shown: dict[int, weakref.ref[Any]] = {}
+_lock = new_lock()  # only tried: whoever holds it looks again afterwards
+_numbers = count(1)  # of a process and its forked children, as these have the parent's finalizers
+_shown: dict[int, weakref.ref[Any]] = {}  # each change is atomic
 _server: StatusServer | None = None
 
 
 def show(executor: ShownExecutor) -> int:
-    """Answer questions about an executor from now on, until `hide` with the returned number; it is not kept alive."""
-    return under(_lock, _show, executor)
-
-
-def _show(executor: ShownExecutor) -> int:
-    global _server
+    """Answer questions about an executor until `hide` with the returned number, or the executor's own end."""
     number = next(_numbers)
     _shown[number] = weakref.ref(executor)
-    if _server is None:
-        with contextlib.suppress(OSError, RuntimeError):  # no directory, descriptor or thread is to be had
-            _server = StatusServer()
+    weakref.finalize(executor, hide, number).atexit = False
+    _start_or_stop()
     return number
 
 
 def hide(number: int) -> None:
     """Answer no questions about this executor any more."""
-    under(_lock, _hide, number)
-
-
-def _hide(number: int) -> None:
-    global _server
     _shown.pop(number, None)
+    _start_or_stop()
+
+
+def _start_or_stop() -> None:
+    """Let there be a server while executors are shown.
+
+    No thread waits here: a new thread may run a finalizer that comes here, while its starter holds the lock.
+    """
+    while bool(_shown) != (_server is not None) and if_free(_lock, _stop if _server is not None else _start):
+        pass
+
+
+def _start() -> bool:
+    """Start the server if it is still wanted; return False if no directory, descriptor or thread is to be had."""
+    global _server
+    if _shown and _server is None:
+        _server = server = StatusServer()
+        try:
+            server.start()
+        except BaseException as error:
+            server.stop()
+            server.close()
+            _server = None
+            if isinstance(error, (OSError, RuntimeError)):
+                return False
+            raise
+    return True
+
+
+def _stop() -> bool:
+    """Stop the server if nobody wants it any more."""
+    global _server
     if not _shown and _server is not None:
-        _server.stop()
+        _server.stop()  # may be done twice, after an interruption
         _server = None
+    return True
 
 
-def _stop() -> None:
+def _stop_at_exit() -> None:
     if _server is not None:
         _server.stop()
 
 
 def _in_forked_child() -> None:
-    global _server, _lock, _numbers
-    _lock, _numbers = new_lock(), count(1)
+    global _server, _lock
+    _lock = new_lock()
     _shown.clear()
     if _server is not None:
-        _server.forget()
+        _server.close()
         _server = None
 
 
@@ -106,50 +128,57 @@ class StatusServer:
     """The thread that answers, and its socket."""
 
     def __init__(self) -> None:
+        self._path = ""
+        self._stopped = False
+        self._listener: socket.socket | None = None
+
+    def start(self) -> None:
         """Listen.
 
         Raises:
             OSError: there is no directory for the socket, or no descriptor.
             RuntimeError: no thread can be started.
         """
-        self._directory = make_directory(status_directory_here(), PURPOSE)
-        self._name = f"{os.getpid()}-{os.urandom(4).hex()}"
-        self._stopped = False
-        self._listener = socket.socket(socket.AF_UNIX)
-        try:
-            with socket_in(self._directory, self._name, VARIABLE) as path:
-                self._listener.bind(path)
-            self._listener.listen(16)
-            threading.Thread(target=self._run, name="callyard-status", daemon=True).start()
-        except BaseException:
-            self.stop()
-            raise
+        directory = make_directory(status_directory_here(), PURPOSE)
+        name = f"{os.getpid()}-{os.urandom(4).hex()}"
+        self._path = os.path.join(directory, name)
+        self._listener = listener = socket.socket(socket.AF_UNIX)
+        with socket_in(directory, name, VARIABLE) as path:
+            listener.bind(path)
+        listener.listen(16)
+        threading.Thread(target=self._run, args=(listener,), name="callyard-status", daemon=True).start()
 
     def stop(self) -> None:
         """Take the socket away, and let the thread end. This does not wait."""
         self._stopped = True
         with contextlib.suppress(OSError):
-            os.unlink(os.path.join(self._directory, self._name))
-        with contextlib.suppress(OSError):  # where the system wakes nobody by this, the thread ends with the process
-            self._listener.shutdown(socket.SHUT_RDWR)
+            os.unlink(self._path)
+        if self._listener is not None:
+            # Where the system wakes nobody by this, the thread ends with the process.
+            with contextlib.suppress(OSError):
+                self._listener.shutdown(socket.SHUT_RDWR)
 
-    def forget(self) -> None:
-        """Close this copy in a forked child, which has no such thread."""
-        with contextlib.suppress(OSError):
-            self._listener.close()
+    def close(self) -> None:
+        """Close the socket where there is no such thread, as in a forked child."""
+        if self._listener is not None:
+            with contextlib.suppress(OSError):
+                self._listener.close()
 
-    def _run(self) -> None:
-        with self._listener:
+    def _run(self, listener: socket.socket) -> None:
+        with listener:
             while not self._stopped:
                 try:
-                    client, _ = self._listener.accept()
+                    client, _ = listener.accept()
                 except OSError:
                     if not self._stopped:
                         time.sleep(_PATIENCE)  # too many descriptors are open
                     continue
-                with client, contextlib.suppress(OSError, ValueError):
-                    if is_own_user(client):
-                        self._serve(client)
+                with client:
+                    try:
+                        if is_own_user(client):
+                            self._serve(client)
+                    except Exception:  # the next question may be a better one
+                        _log.debug("a question could not be read, or its answer not be sent", exc_info=True)
 
     @staticmethod
     def _serve(client: socket.socket) -> None:
@@ -211,4 +240,4 @@ _ANSWERS: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
     "cancel": _cancel,
 }
 os.register_at_fork(after_in_child=_in_forked_child)
-atexit.register(_stop)  # after the end of all threads that are no daemons, and so of all calls
+atexit.register(_stop_at_exit)  # after the end of all threads that are no daemons, and so of all calls

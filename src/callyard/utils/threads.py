@@ -51,6 +51,11 @@ class LazyThread:
         """Start the thread once. Raise RuntimeError, with nothing changed, if no thread can be started."""
         self._once(partial(self._start, run))
 
+    @property
+    def is_current(self) -> bool:
+        """True in the thread itself."""
+        return threading.current_thread() in self._threads
+
     def join(self) -> None:
         """Wait for the thread's end; in the thread itself do nothing."""
         for thread in list(self._threads):

@@ -312,7 +312,7 @@ class FileCopies:
         """Let a copy appear; return False if other bytes were written."""
         return self._own.accept(incoming, own)
 
-    def keep_bytes(self, name: str, own: str, data: Any) -> str:
+    def keep_bytes(self, name: str, own: str, data: bytes | bytearray | memoryview) -> str:
         """Keep the content of a small file, and return the path of the copy."""
         with self._own.incoming(name) as incoming:
             incoming.write(data)

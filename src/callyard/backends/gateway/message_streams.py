@@ -75,7 +75,7 @@ class Sink(Protocol):
     def took(self, size: int) -> None:
         """Take note that so many bytes have come into the memory."""
 
-    def result(self) -> Any:
+    def result(self) -> object:
         """Return what the message has in this place."""
 
     def close(self) -> None:
