@@ -41,6 +41,14 @@ def executor(gate: Gate, *args: Any, **kwargs: Any) -> Iterator[Executor]:
             gate.open(100)
 
 
+def test_the_log_of_a_call_whose_process_has_died(results: Path) -> None:
+    with Executor(1, cache=results) as ex:
+        lost = ex.submit(os._exit, 3)
+        message = str(lost.exception())
+    row = CallRow("", "_exit", "failed", "", "", lost.key or "")
+    assert Source(OPTIONS, str(results)).log(row) == f"WorkerLost: {message}"
+
+
 def test_rows_of_running_executors(gate: Gate) -> None:
     source = Source(OPTIONS, None)
     assert source.look() == CallsNow(("no executor runs here",), ())

@@ -9,6 +9,7 @@ import argparse
 import sys
 from typing import NamedTuple
 
+from ..cache.entry import Entry
 from ..cache.output_log import read_log
 from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs, find_job_calls
 from ..result_cache import Cache
@@ -16,16 +17,25 @@ from ..utils.error_words import error_words
 from . import tables
 from .arguments import add_json, add_place, call_of, open_cache, print_json, split_some
 
-__all__ = ["configure", "run"]
+__all__ = ["CallLog", "configure", "log_of", "run"]
 
 
-class _Log(NamedTuple):
+class CallLog(NamedTuple):
+    """What is known of the output and the failure of a call, as the JSON has it."""
+
     key: str
     function: str
     state: str
     log: str | None
     traceback: str | None
     error: str | None = None  # its class and message
+
+    def text(self) -> str:
+        """Return output and traceback, and the error where no traceback tells it: a crash, or a limit."""
+        parts = [part.rstrip("\n") for part in (self.log, self.traceback) if part]
+        if self.error and self.error not in (self.traceback or ""):
+            parts.append(self.error)
+        return "\n".join(parts)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"==> {each.function}, {tables.short(each.key)}, {each.state} <==")
             _print(each)
             print()
-    return 0 if any(each.log or each.traceback or each.error for each in found) else 1
+    return 0 if any(each.text() for each in found) else 1
 
 
 def _failed(cache: Cache) -> list[str]:
@@ -57,21 +67,25 @@ def _failed(cache: Cache) -> list[str]:
     return list(dict.fromkeys([*(entry.key for entry in cache if entry.state == "failed"), *jobs]))
 
 
-def _log_of(cache: Cache, beginning: str) -> _Log:
+def _log_of(cache: Cache, beginning: str) -> CallLog:
     running = _running(cache, beginning)
     if running is not None:
         return running
-    call = call_of(cache, beginning)
+    return log_of(call_of(cache, beginning))
+
+
+def log_of(call: Entry | JobCallStatus) -> CallLog:
+    """Return the log of a stored call, or of a job."""
     if isinstance(call, JobCallStatus):
         error, traceback = call.error or (None, None)
         words = None if error is None else error_words(error)
-        return _Log(call.known_as, call.name, call.state, call.log, traceback, words)
+        return CallLog(call.known_as, call.name, call.state, call.log, traceback, words)
     failure = call.failure
     words = None if failure is None else f"{failure.error}: {failure.message}".removesuffix(": ")
-    return _Log(call.key, call.function, call.state, call.log, call.traceback, words)
+    return CallLog(call.key, call.function, call.state, call.log, call.traceback, words)
 
 
-def _running(cache: Cache, beginning: str) -> _Log | None:
+def _running(cache: Cache, beginning: str) -> CallLog | None:
     """Return the output so far of a call that a process runs; None for any other call."""
     if find_job_calls(cache._directory, beginning):
         return None
@@ -80,15 +94,12 @@ def _running(cache: Cache, beginning: str) -> _Log | None:
     if owner is None or cache._directory.exists(key) or (owner.state() == "gone" and key in cache):
         return None
     state = "gone" if owner.state() == "gone" else "running"
-    return _Log(key, owner.name, state, read_log(cache._directory.log(key)), None)
+    return CallLog(key, owner.name, state, read_log(cache._directory.log(key)), None)
 
 
-def _print(found: _Log) -> None:
-    parts = [part.rstrip("\n") for part in (found.log, found.traceback) if part]
-    if found.error and found.error not in (found.traceback or ""):
-        parts.append(found.error)  # of a call whose process has died, or a limit, about which no traceback tells
-    if parts:
-        print(*parts, sep="\n")
+def _print(found: CallLog) -> None:
+    if found.text():
+        print(found.text())
         return
     goes_on = found.state in ("unsent", "queued", "running")
     where = f", which is {found.state}, has printed nothing yet" if goes_on else " has printed nothing that was kept"

@@ -16,6 +16,7 @@ from ..status.executor_status import ExecutorStatus
 from ..utils import quantities
 from .arguments import call_of, open_cache
 from .cancel import cancel_jobs, told
+from .logs import log_of
 from .status import name_of_executor
 from .tables import short
 
@@ -106,11 +107,10 @@ class Source:
         if self._directory is None or not row.key:
             return _NO_LOG
         try:
-            call = call_of(open_cache(self._options, self._directory), row.key)
+            text = log_of(call_of(open_cache(self._options, self._directory), row.key)).text()
         except (CallyardError, OSError) as error:
             return str(error)
-        trace = call.error and call.error[1] if isinstance(call, JobCallStatus) else call.traceback
-        return "\n".join(part for part in (call.log, trace) if part) or "It has printed nothing that was kept."
+        return text or "It has printed nothing that was kept."
 
     def cancel(self, row: CallRow) -> str:
         """Cancel a call; return what was done."""
