@@ -36,7 +36,10 @@ class CallLogs:
 
         Raises:
             CallyardError: it cannot be used.
+            TypeError: it is no path.
         """
+        if not isinstance(directory, (str, os.PathLike)):
+            raise TypeError(f"logs must be the path of a directory, not {directory!r}")
         self.path = os.path.abspath(expand(os.fspath(directory)))
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
