@@ -22,6 +22,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
@@ -33,7 +34,7 @@ from ..utils.locks import if_free, new_lock
 from ..version import VERSION
 from .status_directory import PURPOSE, VARIABLE, status_directory_here
 
-__all__ = ["PROTOCOL", "ShownExecutor", "hide", "show"]
+__all__ = ["PROTOCOL", "ShownExecutor", "show"]
 
 PROTOCOL = 1
 _PATIENCE = 1.0  # s for a question to come, and for an answer to be taken
@@ -55,23 +56,23 @@ class ShownExecutor(Protocol):
 
 
 _lock = new_lock()  # only tried: whoever holds it looks again afterwards
-_numbers = count(1)  # of a process and its forked children, as these have the parent's finalizers
-_shown: dict[int, weakref.ref[Any]] = {}  # each change is atomic
+_numbers = count(1)
+_shown: dict[int, weakref.ref[Any]] = {}  # each change is atomic; a forked child has another one
 _server: StatusServer | None = None
 
 
-def show(executor: ShownExecutor) -> int:
-    """Answer questions about an executor until `hide` with the returned number, or the executor's own end."""
+def show(executor: ShownExecutor) -> Callable[[], object]:
+    """Answer questions about an executor until it is gone, or the returned function is called."""
     number = next(_numbers)
     _shown[number] = weakref.ref(executor)
-    weakref.finalize(executor, hide, number).atexit = False
+    hide = partial(_hide, _shown, number)
+    weakref.finalize(executor, hide).atexit = False
     _start_or_stop()
-    return number
+    return hide
 
 
-def hide(number: int) -> None:
-    """Answer no questions about this executor any more."""
-    _shown.pop(number, None)
+def _hide(shown: dict[int, weakref.ref[Any]], number: int) -> None:
+    shown.pop(number, None)
     _start_or_stop()
 
 
@@ -116,9 +117,8 @@ def _stop_at_exit() -> None:
 
 
 def _in_forked_child() -> None:
-    global _server, _lock
-    _lock = new_lock()
-    _shown.clear()
+    global _server, _lock, _numbers, _shown
+    _lock, _numbers, _shown = new_lock(), count(1), {}
     if _server is not None:
         _server.close()
         _server = None
