@@ -41,9 +41,9 @@ def test_each_command_has_help(callyard, command):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ([], "which command? There are status, watch, list, show"),
+        ([], "which command? There are list, show, explain, logs"),
         (["docter"], "there is no command 'docter': did you mean 'doctor'?"),
-        (["frobnicate"], "there is no command 'frobnicate': there are status, watch, list, show"),
+        (["frobnicate"], "there is no command 'frobnicate': there are list, show, explain, logs"),
         (["doctor", "--loud"], "unrecognized arguments: --loud"),
         (["list"], "which cache? Name its directory, or set CALLYARD_CACHE"),
         (["list", "results", "more"], "what is 'more'?"),

@@ -73,6 +73,7 @@ def test_svg_is_xml_whatever_the_names(calls: int) -> None:
     assert graph._repr_svg_() == graph.svg()
 
 
+@pytest.mark.wide
 @pytest.mark.needs("matplotlib")
 @pytest.mark.leaves("matplotlib keeps the files of fonts open")
 def test_png() -> None:

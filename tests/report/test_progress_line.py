@@ -250,6 +250,7 @@ def with_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.path.dirname(here), os.environ.get("PYTHONPATH", "")]))
 
 
+@pytest.mark.wide
 @pytest.mark.needs("pyte", "linux")
 @pytest.mark.wide
 @pytest.mark.usefixtures("with_gate")
@@ -272,6 +273,7 @@ def test_prints_and_a_prompt_are_left_alone(tmp_path: Path) -> None:
         assert terminal.screen.margins is None
 
 
+@pytest.mark.wide
 @pytest.mark.needs("pyte", "linux")
 @pytest.mark.wide
 def test_two_executors_have_a_row_each_and_the_interpreter_gives_them_back(tmp_path: Path) -> None:
@@ -301,6 +303,7 @@ def test_two_executors_have_a_row_each_and_the_interpreter_gives_them_back(tmp_p
         assert terminal.screen.margins is None
 
 
+@pytest.mark.wide
 @pytest.mark.needs("pyte", "linux")
 @pytest.mark.wide
 def test_a_program_in_the_background_writes_nothing(tmp_path: Path) -> None:

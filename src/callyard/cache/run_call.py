@@ -334,7 +334,9 @@ def run(
     except BaseException as error:
         import traceback
 
-        begun.failed(error, "".join(traceback.format_exception(error)), time.perf_counter() - started, again)
+        trace = error.__traceback__ and error.__traceback__.tb_next  # without this function
+        text = "".join(traceback.format_exception(type(error), error, trace))
+        begun.failed(error, text, time.perf_counter() - started, again)
         raise
     return RunOutcome(begun.finished(value, time.perf_counter() - started, again), value)
 

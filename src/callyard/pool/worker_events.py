@@ -313,8 +313,10 @@ def finish(call: Call, packed: Lazy, failed: bool) -> None:
         call.future.cancel()
     elif failed:
         call.future.fail(PackedError(packed, call))
-    elif call.future.finish(packed):
-        call.pace.finished += 1
+    else:
+        call.pace.finished += 1  # before the end: whoever has the result may ask for the status at once
+        if not call.future.finish(packed):
+            call.pace.finished -= 1  # cancelled meanwhile
 
 
 def _fail_not_started(call: Call, connection: AnyConnection, exitcode: int | None, reason: str | None) -> None:

@@ -152,6 +152,7 @@ def test_another_library_s_executor(make: Callable[..., Executor], results: Path
         assert isinstance(make(None, backend=pool).submit(invert, 0).exception(), ZeroDivisionError)
     entry = only(results)
     assert (entry.failure.error, entry.log) == ("ZeroDivisionError", None)  # threads share their output
+    assert entry.traceback.count("  File ") == 1  # the function's own line
 
 
 def test_a_failure_in_python(ex: Executor, results: Path) -> None:
