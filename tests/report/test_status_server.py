@@ -146,6 +146,33 @@ def test_a_call_behind_another_one_is_ended_too(gate: Gate) -> None:
         assert ex.submit(abs, -2).result() == 2
 
 
+def test_a_question_at_the_start_of_the_server_does_not_remove_its_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    class AskedEarly(socket.socket):
+        def listen(self, backlog: int = 0) -> None:
+            asked.append(ask_all("status"))
+            super().listen(backlog)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "socket", AskedEarly)
+        ex = Executor(1)
+    with ex:
+        assert asked == [[]]
+        assert the_one(ask_all("status")).pid == ME
+
+
+def test_what_killed_processes_have_left_does_not_pile_up(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_server, "_MOST_LEFT", 3)
+    directory.mkdir(mode=0o700)
+    for name in ("4711-a", "4711-b", "4712-a"):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(directory / name))
+    with Executor(1):
+        until(lambda: len(os.listdir(directory)) == 1)
+        assert the_one(ask_all("status")).pid == ME
+
+
 def test_calls_are_cancelled_by_number_or_key(tmp_path: Path, gate: Gate) -> None:
     with executor(gate, 1, cache=tmp_path / "cache") as ex:
         held = ex.submit(gate.hold, resource_dict={"cache_key": "held"})
