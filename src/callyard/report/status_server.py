@@ -204,7 +204,7 @@ class StatusServer:
 def _remove_left(directory: str) -> None:
     """Remove what killed processes have left, if that is much: perhaps nobody ever asks, who would do it."""
     with contextlib.suppress(OSError):
-        names = [name for name in os.listdir(directory) if name[0].isdecimal()]  # no others, which are not listening yet
+        names = [name for name in os.listdir(directory) if name[0].isdecimal()]  # others do not listen yet
         for name in names if len(names) > _MOST_LEFT else ():
             with contextlib.suppress(OSError):
                 sock = connected_or_removed(directory, name, 0.0)
