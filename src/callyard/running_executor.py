@@ -33,7 +33,7 @@ class RunningExecutor:
         self.backend = backend
         self.recorder, self.progress = recorder, progress
         self.closed = False
-        self._shown = status_server.show(self)
+        self._hide = status_server.show(self)
         # When neither executor nor view is left.
         self._closer = weakref.finalize(self, _close, backend, recorder, progress)
         self._closer.atexit = False
@@ -108,7 +108,7 @@ class RunningExecutor:
         if left := unfinished_of(self.backend):
             when_ended(left[-1].future, lambda _: self._hide_with_calls())
         else:
-            status_server.hide(self._shown)
+            self._hide()
 
     def kill(self, signum: int) -> None:
         self.closed = True

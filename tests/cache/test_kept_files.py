@@ -51,6 +51,24 @@ def contents_of(cache: Cache) -> list[Path]:
     return sorted(Path(cache.path, "files").glob("*/*"))
 
 
+@pytest.mark.parametrize(
+    ("content", "own"), [("5-" + "0" * 64, "../out"), ("5-" + "0" * 64, ".."), ("../../files", "out"), ("", "out")]
+)
+def test_names_from_another_computer_lead_nowhere_else(kept: KeptFiles, content: str, own: str) -> None:
+    for step in (kept.place, kept.find):
+        with pytest.raises(CacheError, match="not the name of a"):
+            step(content, own)
+
+
+def test_a_content_is_kept_under_no_name_that_leads_elsewhere(kept: KeptFiles, tmp_path: Path) -> None:
+    name = content_name(written(tmp_path / "a"))
+    with kept.incoming(name) as incoming, pytest.raises(CacheError, match="not the name of a file"):
+        incoming.write(b"some text")
+        kept.accept(incoming, "../../out")
+    with pytest.raises(CacheError, match="not the name of a content"):
+        kept.resumed("../out", 0)
+
+
 # ------------------------------------------------------------------ calls
 
 

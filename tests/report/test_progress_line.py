@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import operator
 import os
+import signal
 import sys
 import textwrap
 import threading
@@ -17,7 +19,9 @@ from gate import Gate
 
 from callyard import Executor
 from callyard.events.call_record import CallState
+from callyard.futures import Future
 from callyard.report import progress as progress_module
+from callyard.report import terminal_rows
 from callyard.report.progress_text import Estimate, final_text, left_in_words, progress_text
 
 Counts = Mapping[CallState, int]
@@ -126,6 +130,47 @@ def test_after_ctrl_c_what_was_not_done_is_not_counted_as_done(view: View, gate:
     assert view.last["finished"] == 1
     assert sum(view.last.values()) == 11
     assert not {"running", "waiting"} & view.last.keys()
+
+
+def test_counting_holds_no_lock_while_a_future_is_asked() -> None:
+    counts = progress_module.FutureCounts()
+
+    class Slow(Future[Any]):
+        """The future of another library, whose lock a thread holds that submits a call."""
+
+        def running(self) -> bool:
+            other = threading.Thread(target=counts.follow, args=(Future("other"),))
+            other.start()
+            other.join(60)
+            return not other.is_alive()
+
+    counts.follow(Slow("slow"))
+    assert counts() == {"running": 1}
+
+
+@pytest.mark.once
+def test_a_forked_child_draws_while_the_parent_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal_rows.TerminalRow, "_is_in_front", lambda self: True)
+    forked, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with terminal_rows._lock:
+            done.set()
+            forked.wait(60)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    done.wait()
+    child = os.fork()
+    if not child:
+        signal.alarm(60)  # ends it if it waits for the lock
+        row = terminal_rows.TerminalRow(io.StringIO())
+        row.show("text")
+        row.remove("")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    forked.set()
+    holder.join()
 
 
 def test_an_idle_executor_is_followed_again(view: View) -> None:

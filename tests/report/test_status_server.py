@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from gate import Gate, until
 
-from callyard import Executor, Local
+from callyard import CallyardError, Executor, Local
 from callyard.report import status_server
 from callyard.report.ask_processes import ProcessAnswer, ask_all
 from callyard.report.status_directory import status_directory_here
@@ -95,11 +95,11 @@ def test_the_thread_ends_with_an_executor_that_is_forgotten(directory: Path) -> 
 
 def test_a_finalizer_does_not_wait_for_the_thread_that_starts_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
     start = status_server.StatusServer.start
-    other = Executor(1)  # of which the server is stopped below
-    status_server.hide(other._running._shown)
+    ex = Executor(1)
+    ex._running._hide()
 
     def start_slowly(server: Any) -> None:
-        finalizer = threading.Thread(target=status_server.hide, args=(0,))
+        finalizer = threading.Thread(target=ex._running._hide)
         finalizer.start()
         finalizer.join(60)
         assert not finalizer.is_alive()
@@ -108,7 +108,7 @@ def test_a_finalizer_does_not_wait_for_the_thread_that_starts_the_server(monkeyp
     monkeypatch.setattr(status_server.StatusServer, "start", start_slowly)
     with Executor(1):
         assert len(ask_all("status")) == 1
-    other.shutdown()
+    ex.shutdown()
 
 
 def test_a_server_that_is_not_wanted_any_more_when_it_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -118,7 +118,8 @@ def test_a_server_that_is_not_wanted_any_more_when_it_has_started(monkeypatch: p
 
     def start_and_end(server: Any) -> None:
         start(server)
-        finalizer = threading.Thread(target=lambda: [status_server.hide(each) for each in list(status_server._shown)])
+        shown = status_server._shown
+        finalizer = threading.Thread(target=lambda: [status_server._hide(shown, each) for each in list(shown)])
         finalizer.start()
         finalizer.join()
 
@@ -143,6 +144,33 @@ def test_a_call_behind_another_one_is_ended_too(gate: Gate) -> None:
         until(second.done)
         assert second.cancelled()
         assert ex.submit(abs, -2).result() == 2
+
+
+def test_a_question_at_the_start_of_the_server_does_not_remove_its_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+
+    class AskedEarly(socket.socket):
+        def listen(self, backlog: int = 0) -> None:
+            asked.append(ask_all("status"))
+            super().listen(backlog)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socket, "socket", AskedEarly)
+        ex = Executor(1)
+    with ex:
+        assert asked == [[]]
+        assert the_one(ask_all("status")).pid == ME
+
+
+def test_what_killed_processes_have_left_does_not_pile_up(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status_server, "_MOST_LEFT", 3)
+    directory.mkdir(mode=0o700)
+    for name in ("4711-a", "4711-b", "4712-a"):
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(directory / name))
+    with Executor(1):
+        until(lambda: len(os.listdir(directory)) == 1)
+        assert the_one(ask_all("status")).pid == ME
 
 
 def test_calls_are_cancelled_by_number_or_key(tmp_path: Path, gate: Gate) -> None:
@@ -200,7 +228,8 @@ def test_a_directory_that_others_may_enter_is_not_used(directory: Path) -> None:
     with Executor(1) as ex:
         assert os.listdir(directory) == []
         assert ex.submit(abs, -1).result() == 1
-    assert ask_all("status") == []
+    with pytest.raises(CallyardError, match="executors cannot be asked"):
+        ask_all("status")
 
 
 def test_sockets_of_dead_processes_are_removed(directory: Path) -> None:
@@ -276,7 +305,7 @@ def test_a_finalizer_of_the_parent_hides_nothing_in_a_forked_child() -> None:
         child = os.fork()
         if not child:
             with Executor(1):
-                status_server.hide(ex._running._shown)
+                ex._running._hide()
                 os._exit(0 if os.getpid() in {answer.pid for answer in ask_all("status")} else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 

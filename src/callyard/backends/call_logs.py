@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import count
@@ -26,10 +26,14 @@ __all__ = ["CallLogs"]
 
 _LONGEST = 60  # letters of a function's name: a file's name has 255 bytes
 _NAME = re.compile(r".*-(\d+)\.log")
+_numbers: dict[str, Iterator[int]] = {}  # by directory: executors of this process may share one
 
 
 class CallLogs:
-    """The directory of the logs of one executor. Numbers go on after those that are there."""
+    """The directory of the logs of an executor. Numbers go on after those that are there.
+
+    Several executors of a process may share it; two programs at the same time may not, as both give the same numbers.
+    """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
         """Make the directory, for its user alone, if it is missing.
@@ -43,7 +47,7 @@ class CallLogs:
         self.path = os.path.abspath(expand(os.fspath(directory)))
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)
-            self._numbers = count(_first_free(os.listdir(self.path)))
+            self._numbers = _numbers.setdefault(self.path, count(_first_free(os.listdir(self.path))))
         except OSError as error:
             raise CallyardError(
                 f"logs={os.fspath(directory)!r} cannot be used: {error.strerror}; choose another directory"

@@ -80,7 +80,7 @@ class KeptFiles:
         return self.incoming(content)
 
     def _half(self, content: str) -> str:
-        return f"{self.path}/{_HALF}{content}"
+        return f"{self.path}/{_HALF}{_checked(content)}"
 
     def accept(self, incoming: IncomingContent, own: str, sync: bool = False) -> bool:
         """Let a content appear under a name; return False if other bytes than the content's were written."""
@@ -101,21 +101,27 @@ class KeptFiles:
         for name in os.listdir(folder):  # all are links to one damaged file
             if name != own:
                 remove_file(f"{folder}/{name}")
-        path = f"{folder}/{own}"
+        path = self._path(incoming.content, own)
         os.replace(incoming.temporary, path)
         status = os.stat(path)
         self._note(path, (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns))
 
     def place(self, content: str, own: str) -> str | None:
         """Return the path of a kept content under a name, after a look at its bytes; None if it is not there whole."""
+        path = self._path(content, own)
         if self.damage(content):
             return None
-        path = f"{self.path}/{content}/{own}"
         if not os.path.lexists(path):
             path = self._linked(content, path)
         with suppress(OSError):  # read-only for this process
             os.utime(f"{self.path}/{content}")
         return path
+
+    def _path(self, content: str, own: str) -> str:
+        """Return the path of a content under a name. Both may come from another computer."""
+        if own != usable_name(own):
+            raise CacheError(f"{own!r} is not the name of a file")
+        return f"{self.path}/{_checked(content)}/{own}"
 
     def _linked(self, content: str, path: str) -> str:
         """Give a content one more name; where there are no links the first name has to do."""
@@ -137,7 +143,7 @@ class KeptFiles:
         Raises:
             CacheError: it is not there.
         """
-        path = f"{self.path}/{content}/{own}"
+        path = self._path(content, own)
         if os.path.isfile(path):
             return path
         first = self._first(content)
@@ -240,3 +246,10 @@ class KeptFiles:
         except OSError:
             return False
         return remove_tree(gone)
+
+
+def _checked(content: str) -> str:
+    """Return the name of a content, which leads to no other directory."""
+    if not is_content(content):
+        raise CacheError(f"{content!r} is not the name of a content")
+    return content

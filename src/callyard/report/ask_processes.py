@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import selectors
-import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from time import monotonic
@@ -15,8 +13,8 @@ from typing import Any
 
 from ..errors import CallyardError
 from ..system.peers import is_own_user
-from ..system.unix_sockets import make_directory, socket_in
-from .status_directory import PURPOSE, VARIABLE, status_directory_here
+from ..system.unix_sockets import make_directory
+from .status_directory import PURPOSE, connected_or_removed, status_directory_here
 from .status_server import PROTOCOL
 
 __all__ = ["ProcessAnswer", "ask_all"]
@@ -55,42 +53,36 @@ def ask_all(ask: str, pid: int | None = None, **more: Any) -> list[ProcessAnswer
         return []  # nobody could make it
     question = json.dumps({"protocol": PROTOCOL, "ask": ask, **more}).encode() + b"\n"
     with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
-        waiting: dict[int, bytearray] = {}
+        waiting: dict[str, bytearray] = {}
         for name in names:
             number = name.partition("-")[0]
-            if number.isdecimal() and pid in (None, int(number)):
-                sock = _connected(directory, name, question)
-                if sock is not None:
-                    stack.enter_context(sock)
-                    selector.register(sock, selectors.EVENT_READ, int(number))
-                    waiting[int(number)] = bytearray()
+            if number.isdecimal() and pid in (None, int(number)) and _ask(directory, name, question, stack, selector):
+                waiting[name] = bytearray()
         return list(_answers(selector, waiting))
 
 
-def _connected(directory: str, name: str, question: bytes) -> socket.socket | None:
-    """Send the question to one process; remove its socket, and return None, if it is dead."""
-    sock = socket.socket(socket.AF_UNIX)
+def _ask(
+    directory: str, name: str, question: bytes, stack: contextlib.ExitStack, selector: selectors.BaseSelector
+) -> bool:
+    """Send the question to one process; return False if the process is gone, or another user's."""
     try:
-        sock.settimeout(_PATIENCE / 4)  # a stopped process with a full queue of connections lets nobody in
-        with socket_in(directory, name, VARIABLE) as path:
-            sock.connect(path)
+        # A stopped process with a full queue of connections lets nobody in.
+        sock = connected_or_removed(directory, name, _PATIENCE / 4)
+        if sock is None:
+            return False
+        stack.enter_context(sock)
         if not is_own_user(sock):
-            raise PermissionError(errno.EPERM, "the process belongs to another user")
+            return False
         sock.sendall(question)
-    except (ConnectionRefusedError, FileNotFoundError):
-        sock.close()
-        with contextlib.suppress(OSError):
-            os.unlink(os.path.join(directory, name))
-        return None
+        selector.register(sock, selectors.EVENT_READ, name)
     except TimeoutError:  # it counts as one that does not answer
-        return sock
+        return True
     except OSError:
-        sock.close()
-        return None
-    return sock
+        return False
+    return True
 
 
-def _answers(selector: selectors.BaseSelector, waiting: dict[int, bytearray]) -> Iterator[ProcessAnswer]:
+def _answers(selector: selectors.BaseSelector, waiting: dict[str, bytearray]) -> Iterator[ProcessAnswer]:
     until = monotonic() + _PATIENCE
     while waiting and (left := until - monotonic()) > 0:
         for key, _ in selector.select(left):
@@ -105,9 +97,14 @@ def _answers(selector: selectors.BaseSelector, waiting: dict[int, bytearray]) ->
                 selector.unregister(sock)
                 del waiting[key.data]
                 if part:
-                    yield _read(key.data, bytes(said))
-    for pid in waiting:
+                    yield _read(_pid_of(key.data), bytes(said))
+    for name in waiting:
+        pid = _pid_of(name)
         yield ProcessAnswer(pid, None, "is stopped" if _is_stopped(pid) else "does not answer")
+
+
+def _pid_of(name: str) -> int:
+    return int(name.partition("-")[0])
 
 
 def _read(pid: int, said: bytes) -> ProcessAnswer:

@@ -22,6 +22,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import count
 from typing import Any, Protocol
 
@@ -31,13 +32,14 @@ from ..system.process_title import script_name
 from ..system.unix_sockets import make_directory, socket_in
 from ..utils.locks import if_free, new_lock
 from ..version import VERSION
-from .status_directory import PURPOSE, VARIABLE, status_directory_here
+from .status_directory import PURPOSE, VARIABLE, connected_or_removed, status_directory_here
 
-__all__ = ["PROTOCOL", "ShownExecutor", "hide", "show"]
+__all__ = ["PROTOCOL", "ShownExecutor", "show"]
 
 PROTOCOL = 1
 _PATIENCE = 1.0  # s for a question to come, and for an answer to be taken
 _LARGEST = 1 << 16  # bytes of a question
+_MOST_LEFT = 100  # sockets in the directory before those of dead processes are looked for
 _log = logging.getLogger("callyard")
 
 
@@ -55,23 +57,23 @@ class ShownExecutor(Protocol):
 
 
 _lock = new_lock()  # only tried: whoever holds it looks again afterwards
-_numbers = count(1)  # of a process and its forked children, as these have the parent's finalizers
-_shown: dict[int, weakref.ref[Any]] = {}  # each change is atomic
+_numbers = count(1)
+_shown: dict[int, weakref.ref[Any]] = {}  # each change is atomic; a forked child has another one
 _server: StatusServer | None = None
 
 
-def show(executor: ShownExecutor) -> int:
-    """Answer questions about an executor until `hide` with the returned number, or the executor's own end."""
+def show(executor: ShownExecutor) -> Callable[[], object]:
+    """Answer questions about an executor until it is gone, or the returned function is called."""
     number = next(_numbers)
     _shown[number] = weakref.ref(executor)
-    weakref.finalize(executor, hide, number).atexit = False
+    hide = partial(_hide, _shown, number)
+    weakref.finalize(executor, hide).atexit = False
     _start_or_stop()
-    return number
+    return hide
 
 
-def hide(number: int) -> None:
-    """Answer no questions about this executor any more."""
-    _shown.pop(number, None)
+def _hide(shown: dict[int, weakref.ref[Any]], number: int) -> None:
+    shown.pop(number, None)
     _start_or_stop()
 
 
@@ -116,9 +118,8 @@ def _stop_at_exit() -> None:
 
 
 def _in_forked_child() -> None:
-    global _server, _lock
-    _lock = new_lock()
-    _shown.clear()
+    global _server, _lock, _numbers, _shown
+    _lock, _numbers, _shown = new_lock(), count(1), {}
     if _server is not None:
         _server.close()
         _server = None
@@ -143,9 +144,12 @@ class StatusServer:
         name = f"{os.getpid()}-{os.urandom(4).hex()}"
         self._path = os.path.join(directory, name)
         self._listener = listener = socket.socket(socket.AF_UNIX)
-        with socket_in(directory, name, VARIABLE) as path:
+        # Under its name only once it listens: whoever asks removes sockets on which nobody does.
+        new = f".new-{name}"
+        with socket_in(directory, new, VARIABLE) as path:
             listener.bind(path)
         listener.listen(16)
+        os.rename(os.path.join(directory, new), self._path)
         threading.Thread(target=self._run, args=(listener,), name="callyard-status", daemon=True).start()
 
     def stop(self) -> None:
@@ -166,6 +170,7 @@ class StatusServer:
 
     def _run(self, listener: socket.socket) -> None:
         with listener:
+            _remove_left(os.path.dirname(self._path))
             while not self._stopped:
                 try:
                     client, _ = listener.accept()
@@ -194,6 +199,17 @@ class StatusServer:
         question = json.loads(said)
         if isinstance(question, dict):
             client.sendall(json.dumps(_answer(question), default=str).encode() + b"\n")
+
+
+def _remove_left(directory: str) -> None:
+    """Remove what killed processes have left, if that is much: perhaps nobody ever asks, who would do it."""
+    with contextlib.suppress(OSError):
+        names = [name for name in os.listdir(directory) if name[0].isdecimal()]  # others do not listen yet
+        for name in names if len(names) > _MOST_LEFT else ():
+            with contextlib.suppress(OSError):
+                sock = connected_or_removed(directory, name, 0.0)
+                if sock is not None:
+                    sock.close()
 
 
 # -- answers -------------------------------------------------------------------------------------------

@@ -109,5 +109,13 @@ def _give_back() -> None:
 
 
 atexit.register(_give_back)
-if hasattr(os, "register_at_fork"):  # a forked child has none of these lines
-    os.register_at_fork(after_in_child=_rows.clear)
+
+
+def _in_forked_child() -> None:
+    """Forget the lines, which are the parent's, and the lock, which a thread missing here may have held."""
+    _rows.clear()
+    _lock._at_fork_reinit()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_forked_child)

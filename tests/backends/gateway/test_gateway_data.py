@@ -22,7 +22,8 @@ from callyard.backends.batch.call_pickles import LargeContents, pickle_value
 from callyard.backends.gateway import protocol
 from callyard.backends.gateway.contents import ContentFiles, SentContents
 from callyard.backends.gateway.message_streams import BytesSource, LargeMessage, MessageReader, MessageWriter
-from callyard.backends.gateway.protocol import ContentName, Message, WantedContent
+from callyard.backends.gateway.protocol import ContentName, Message, SentCall, WantedContent
+from callyard.resources import Resources
 from callyard.transport.frames import GarbledFrame
 
 PATIENCE = 60
@@ -226,6 +227,20 @@ def test_a_sender_gives_up_a_silent_receiver() -> None:
     assert writer.broken
     os.close(reading)
     os.close(writing)
+
+
+def test_calls_that_have_ended_are_forgotten_with_their_large_contents() -> None:
+    sent, pickled = SentContents(), pickle_value(np.arange(1_000_000), LargeContents())
+    call = SentCall("call", Resources(), None, 0, [sent.add(pickled)], [], [])
+    wanted = ContentName(False, call.pickles[0].contents[0])
+    for number in (1, 2):
+        sent.note(number, call)
+    assert sent.calls_with(wanted) == [1, 2]
+    sent.ended(1)
+    assert sent.calls_with(wanted) == [2]
+    sent.ended(2)
+    sent.ended(3)
+    assert sent._calls == {} == sent._large
 
 
 def test_contents_are_files(tmp_path: Path) -> None:

@@ -114,3 +114,12 @@ def test_the_name_of_a_log_is_not_too_long(tmp_path: Path) -> None:
     with Executor(1, logs=tmp_path) as ex:
         ex.submit(long, 1).result()
     assert texts(tmp_path) == {f"{'x' * 60}-1.log": "speaking 1\n"}
+
+
+@linux
+def test_executors_of_a_process_may_share_a_directory(tmp_path: Path) -> None:
+    with Executor(1, logs=tmp_path) as one, Executor(1, logs=tmp_path) as two:
+        futures = [ex.submit(speak, number) for number in range(3) for ex in (one, two)]
+        for future in futures:
+            future.result()
+    assert sorted(texts(tmp_path).values()) == [f"speaking {number}\n" for number in (0, 0, 1, 1, 2, 2)]

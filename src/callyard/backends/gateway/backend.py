@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...cache.lookup import tell
 from ...dependencies.wait import when_done
@@ -50,9 +50,6 @@ from .private_copies import private_copies
 from .protocol import Message, Opening
 from .received_answers import ReceivedAnswers
 from .told_calls import ToldCalls
-
-if TYPE_CHECKING:
-    pass
 
 _log = logging.getLogger("callyard")
 _FIRST, _LONGEST, _SLOWER = 1.0, 60.0, 2.0  # s between two attempts to connect again, and their growth

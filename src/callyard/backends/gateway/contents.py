@@ -82,7 +82,8 @@ class SentContents:
         self.packages: set[tuple[str, str]] = set()  # those that the gateway has compared
         self._by_name: WeakValueDictionary[str, LargeContent] = WeakValueDictionary()
         self._paths: dict[str, str] = {}  # of files, by content
-        self._calls: dict[str, list[int]] = {}  # the numbers of those that have a large content
+        self._calls: dict[str, dict[int, None]] = {}  # the numbers of those that have a large content, in their order
+        self._large: dict[int, list[str]] = {}  # the large contents of these calls
 
     def add(self, pickle: CallPickle) -> SentPickle:
         names = []
@@ -101,13 +102,23 @@ class SentContents:
         """Note the large contents of a call, whose future shows the progress of each."""
         values = [given.value for given in call.inputs if given.value is not None]
         names = [name for pickle in (*call.pickles, *values) for name in pickle.contents]
-        for name in (*names, *(each.content for each in call.files)):
-            if size_of(name) >= LARGE:
-                self._calls.setdefault(name, []).append(number)
+        large = [name for name in (*names, *(each.content for each in call.files)) if size_of(name) >= LARGE]
+        if large:
+            self._large[number] = large
+        for name in large:
+            self._calls.setdefault(name, {})[number] = None
+
+    def ended(self, number: int) -> None:
+        """Note that a call has ended."""
+        for name in self._large.pop(number, ()):
+            calls = self._calls.get(name, {})
+            calls.pop(number, None)
+            if not calls:
+                self._calls.pop(name, None)
 
     def calls_with(self, wanted: ContentName) -> list[int]:
         """Return the numbers of the calls with a large content."""
-        return self._calls.get(wanted.name, [])
+        return list(self._calls.get(wanted.name, ()))
 
     def of(self, wanted: WantedContent) -> Source | None:
         """Return a content; None if no call has it any more."""

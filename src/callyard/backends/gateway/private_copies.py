@@ -17,6 +17,7 @@ __all__ = ["private_copies"]
 
 _PREFIX = "callyard-files-"
 _lock = new_lock()
+os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # a thread missing in the child may have held it
 _made: dict[int, FileCopies] = {}  # by process, as a forked child has its own
 
 

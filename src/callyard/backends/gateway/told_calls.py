@@ -182,6 +182,7 @@ class ToldCalls:
     def _take(self, number: int) -> GatewayCall | None:
         self.say(protocol.FORGET, number)
         self._cancelled.pop(number, None)
+        self._sent.ended(number)
         return self._calls.pop(number, None)
 
     def drop(self, call: GatewayCall) -> None:
@@ -191,6 +192,7 @@ class ToldCalls:
     def _drop(self, call: GatewayCall) -> None:
         if self._calls.pop(call.number, None) is None:
             return
+        self._sent.ended(call.number)
         if self._detached and self._was_connected and call.future.cancelled():
             self._cancelled[call.number] = call
         self.say(protocol.CANCEL, call.number, call.told_before)
