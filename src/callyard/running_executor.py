@@ -62,7 +62,8 @@ class RunningExecutor:
 
     def cancel_call(self, number: int | None, key: str) -> list[str]:
         """Cancel calls here. By its key a job is cancelled in the cache, for all who wait for it."""
-        return [] if key and self.backend.detached else cancel_calls(self.backend, number, key)
+        is_noted = self.backend.detached and not getattr(self.backend, "elsewhere", False)  # there by a gateway
+        return [] if key and is_noted else cancel_calls(self.backend, number, key)
 
     def plan(self) -> Plan | None:
         """Return the plan of a dry run; None if the calls are run."""

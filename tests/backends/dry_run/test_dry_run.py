@@ -159,6 +159,17 @@ def test_a_failure_runs_again_unless_it_is_kept(tmp_path: Path) -> None:
         ]
 
 
+def test_a_failure_that_is_kept_to_be_looked_at(results: Path) -> None:
+    with Executor(backend=Local(cores=1), cache=results) as ex:
+        ex.submit(fail, 1).exception()
+    before = count_files(results)
+    for cache in (Cache(results), Cache(results, mode="refresh")):
+        ((state, reason),) = state_and_reason(planned(cache, (fail, 1)))
+        assert state == "to compute"
+        assert "it failed at" in reason
+    assert count_files(results) == before
+
+
 def test_a_cache_that_is_refreshed(results: Path) -> None:
     ((state, reason),) = state_and_reason(planned(Cache(results, mode="refresh"), (relax, 1)))
     assert state == "to compute"

@@ -70,6 +70,18 @@ def test_a_graph_of_jobs(sshd: Server, slurm: Cluster, place: Path, journal: str
     assert not list((place / ".callyard" / "runs").iterdir())
 
 
+def test_a_running_call_is_cancelled_by_its_key(
+    sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, results: Path
+) -> None:
+    with Executor(backend=backend(sshd, slurm, place), cache=results) as executor:
+        held = executor.submit(noted, journal, gate, 1)
+        gate.arrived()
+        assert held.key is not None
+        (done,) = executor._running.cancel_call(None, held.key)
+        assert done.startswith("cancelled 'noted'")
+        assert held.cancelled()
+
+
 def test_a_gateway_is_killed(
     sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, results: Path, recwarn: pytest.WarningsRecorder
 ) -> None:

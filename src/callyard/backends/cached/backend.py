@@ -50,7 +50,7 @@ class CachedBackend:
         self._settings = SettingsByResources(cache, settings)
         self._pending = PendingCalls(after_each=self._end_if_over)
         self._tasks = TaskThread("callyard-cache")
-        elsewhere = bool(getattr(inner, "elsewhere", False))  # few backends have that
+        self.elsewhere = elsewhere = bool(getattr(inner, "elsewhere", False))  # few backends have that
         self._context = ExecutorContext(
             inner,
             self._pending,

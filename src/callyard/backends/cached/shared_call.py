@@ -347,6 +347,9 @@ class SharedCall(PendingCall):
 
     def _answer(self, found: CachedResult) -> None:
         self._ended_apart().note(self.name, "cached")
+        self._hand_out(found)
+
+    def _hand_out(self, found: CachedResult) -> None:
         self._finish(lambda future: self._stored_in(future).answered(found, found.token, failed=found.failed))
 
     def _stored_in(self, future: CachedFuture) -> CachedFuture:
@@ -419,7 +422,7 @@ class SharedCall(PendingCall):
         # The stored result names the kept files, not those that the function has written.
         found = self.look_up() if note is not None and note.files else None
         if found is not None:
-            self._answer(found)
+            self._hand_out(found)
             return
         self._finish(lambda future: _end_like(self._stored_in(future) if stored else future, inner, token))
 

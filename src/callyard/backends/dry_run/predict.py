@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ...cache.directory import CacheDirectory
 from ...cache.entry import Entry, open_entry
 from ...cache.inspect.call_parts import parts_of_call
 from ...cache.inspect.explain import Explanation, compared
@@ -115,8 +116,8 @@ class Predictor:
         return compared(index.nearest, key, name, parts_of_call(call, known.resources))
 
     def _in_words(self, cache: Cache, key: str, why: Explanation) -> str:
-        entry = _entry(cache, key)
-        if entry is not None and self._refreshes:
+        entry = _entry(cache._directory, key) or _entry(cache._directory.failures, key)
+        if entry is not None and entry.answers and self._refreshes:
             return f'the cache is opened with mode="refresh"; it is there since {moment(entry.created)}'
         if entry is not None:
             return f"it failed at {moment(entry.created)}, and failures are run again"
@@ -129,8 +130,8 @@ def _of_job(state: str, job: str | None) -> str:
     return f"is job {job}, {state}" if job else "is not submitted to its scheduler yet"
 
 
-def _entry(cache: Cache, key: str) -> Entry | None:
+def _entry(directory: CacheDirectory, key: str) -> Entry | None:
     try:
-        return open_entry(cache._directory, key)
+        return open_entry(directory, key)
     except (OSError, CacheError):
         return None
