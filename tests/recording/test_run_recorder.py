@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
@@ -272,3 +273,13 @@ def test_the_interpreter_does_not_wait_for_a_function_that_hangs(monkeypatch: py
     run.close_at_exit()
     go_on.set()
     run.close(wait=True)
+
+
+def test_a_failure_whose_class_cancels_is_the_end_of_its_call(run: Run):
+    class Packed:
+        def load(self) -> BaseException:
+            raise asyncio.CancelledError
+
+    run.submit().fail(Packed())  # type: ignore[arg-type]
+    assert run.kinds(0)[-1] is Ended
+    assert run.recorder.record.calls[0].failure.error == "CancelledError"  # type: ignore[union-attr]

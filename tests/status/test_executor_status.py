@@ -90,3 +90,13 @@ def test_an_error_that_cannot_be_shown() -> None:
         "an error that cannot be shown (RuntimeError)",
     ]
     assert ended.counts() == {("odd", "failed"): 2}
+
+
+def test_a_failure_whose_class_exits_can_be_shown() -> None:
+    class Packed:
+        def load(self) -> BaseException:
+            raise SystemExit(3)
+
+    ended = EndedCalls()
+    ended.note_failure("relax", Packed())
+    assert ended.failures() == [("relax", "an error that cannot be shown (SystemExit)")]

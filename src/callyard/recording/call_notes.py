@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError
 from os.path import basename
 from traceback import format_exception
 from types import FrameType
@@ -91,7 +90,7 @@ def failure_of(failure: Lazy | BaseException) -> Failure:
     """Return what can be told of a failure, opened for this if need be."""
     try:
         error = failure if isinstance(failure, BaseException) else failure.load()
-    except (Exception, SystemExit, CancelledError) as reason:  # from the user's classes
+    except BaseException as reason:  # from the user's classes, in a thread of ours
         error = reason
     code = getattr(error, "exitcode", None)
     ended_by = code if type(code) is int else None

@@ -182,7 +182,7 @@ class StatusServer:
                     try:
                         if is_own_user(client):
                             self._serve(client)
-                    except Exception:  # the next question may be a better one
+                    except BaseException:  # the next question may be a better one; a failure's class may exit
                         _log.debug("a question could not be read, or its answer not be sent", exc_info=True)
 
     @staticmethod

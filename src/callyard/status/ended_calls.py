@@ -73,5 +73,5 @@ def _words(failure: Any) -> str:
     try:
         error = failure if isinstance(failure, BaseException) else failure.load()
         return ended_status("failed", error=error).words.removeprefix("raised ")
-    except Exception as unreadable:  # of a class of the user's
+    except (Exception, SystemExit) as unreadable:  # from the user's classes
         return f"an error that cannot be shown ({type(unreadable).__name__})"

@@ -65,10 +65,12 @@ class ReceivedAnswers:
         self._open_copies = copies
         self._copies: FileCopies | None = None
         self._incomplete: dict[int, _Incomplete] = {}
+        self._waiting: dict[ContentName, list[int]] = {}  # the calls of these, by contents that were asked for
 
     def reset(self) -> None:
         """Forget what another gateway will say once more."""
         self._incomplete.clear()
+        self._waiting.clear()
 
     def take_in(self, message: Message) -> None:
         """Take in a message about calls."""
@@ -90,8 +92,7 @@ class ReceivedAnswers:
         """Return where the parts of a large message go: files, and what is very large, to the disk."""
         if message.kind == protocol.CONTENT:
             wanted, start = message.content
-            numbers = [number for number, one in self._incomplete.items() if wanted in one.absent]
-            came = self._shown(numbers, sum(message.sizes))
+            came = self._shown(self._waiting.get(wanted, ()), sum(message.sizes))
             return [ContentSink(partial(self._opened().incoming, wanted.name), start, came)]
         came = self._shown([message.number], sum(message.sizes))
         return [DiskSink.of(size, came) or MemorySink(size, came) for size in message.sizes]
@@ -139,11 +140,13 @@ class ReceivedAnswers:
         except (OSError, CacheError) as error:
             self._lack(number, result.files[0].own, str(error))
             return
-        asked = {name for one in self._incomplete.values() for name in one.absent}
         self._incomplete[number] = _Incomplete(result, packed, absent)
-        if absent - asked:
+        new = sorted(name for name in absent if name not in self._waiting)
+        for name in absent:
+            self._waiting.setdefault(name, []).append(number)
+        if new:
             copies = self._opened()
-            self._told.want([WantedContent(name, copies.received(name.name)) for name in sorted(absent - asked)])
+            self._told.want([WantedContent(name, copies.received(name.name)) for name in new])
         self._finish_complete([number])
 
     def _opened(self) -> FileCopies:
@@ -163,7 +166,8 @@ class ReceivedAnswers:
                 return
         else:
             problem = problem or "it is not there any more"
-        numbers = [number for number, one in self._incomplete.items() if wanted in one.absent]
+        # Without those that lack another file.
+        numbers = [number for number in self._waiting.pop(wanted, ()) if number in self._incomplete]
         for number in numbers:
             if problem:
                 self._lack(number, wanted.own, problem)
