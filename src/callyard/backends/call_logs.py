@@ -32,7 +32,7 @@ _numbers: dict[str, Iterator[int]] = {}  # by directory: executors of this proce
 class CallLogs:
     """The directory of the logs of an executor. Numbers go on after those that are there.
 
-    Several executors of a process may share it; two programs at the same time may not, as both give the same numbers.
+    Several executors may share it, also of several programs: a file belongs to the call for which it was made.
     """
 
     def __init__(self, directory: str | os.PathLike[str]) -> None:
