@@ -251,7 +251,10 @@ _MEANT: dict[str, tuple[str, ...]] = {**{name: (name,) for name in NAMES}, **{a:
 _MEANT |= {word: meant for meant, words in _ELSEWHERE.items() for word in words.split()}
 
 # Parameters of other functions.
-_OF_EXECUTOR = "max_workers backend cache resource_dict initializer initargs init_function max_tasks_per_child progress"
+_OF_EXECUTOR = (
+    "max_workers backend cache resource_dict initializer initargs init_function max_tasks_per_child progress logs "
+    "events dry_run"
+)
 OF_SLURM = (
     "template python setup teardown launcher interface ports poll result_grace calls_per_job log_limit detached "
     "exclude_failed_nodes kinds host"

@@ -101,6 +101,7 @@ class RunningExecutor:
         self._closer.detach()
         self._hide_with_calls()
         if wait:
+            status_server.wait_for_end()
             unasked.end_silence(self)
 
     def _hide_with_calls(self) -> None:

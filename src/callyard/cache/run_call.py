@@ -110,7 +110,7 @@ class CachedRun:
         )
         try:
             self._store_failure(directory, answers, error, text, seconds, arguments, facts)
-        except Exception as problem:
+        except (Exception, SystemExit) as problem:
             words = f"{type(problem).__name__}: {problem}"
             _log().warning("the failure of %r was not stored in %s: %s", self._request.name, directory.path, words)
             return RunReport(problem=words)
@@ -138,14 +138,14 @@ class CachedRun:
         facts = {**facts, "failure": {**told, "traceback": text}}
         try:
             given = arguments()
-        except Exception:  # perhaps the reason of the failure
+        except (Exception, SystemExit):  # from the user's code: perhaps the reason of the failure
             given = (), {}
         try:
             place = directory if answers else directory.failures
             self._store(place, "failed", "", (error, text), seconds, given, None, facts)
         except OSError:
             raise
-        except Exception:  # an exception that cannot be pickled
+        except (Exception, SystemExit):  # an exception that cannot be pickled
             words = f"the call raised {told['error']}, which cannot be pickled itself: {told['message']}"
             self._store(directory.failures, "failed", "", (CallyardError(words), text), seconds, given, None, facts)
         sweep_once(directory)

@@ -34,7 +34,7 @@ from ..utils.locks import if_free, new_lock
 from ..version import VERSION
 from .status_directory import PURPOSE, VARIABLE, connected_or_removed, status_directory_here
 
-__all__ = ["PROTOCOL", "ShownExecutor", "show"]
+__all__ = ["PROTOCOL", "ShownExecutor", "show", "wait_for_end"]
 
 PROTOCOL = 1
 _PATIENCE = 1.0  # s for a question to come, and for an answer to be taken
@@ -60,6 +60,7 @@ _lock = new_lock()  # only tried: whoever holds it looks again afterwards
 _numbers = count(1)
 _shown: dict[int, weakref.ref[Any]] = {}  # each change is atomic; a forked child has another one
 _server: StatusServer | None = None
+_stopped: StatusServer | None = None  # the last one, whose thread may still be ending
 
 
 def show(executor: ShownExecutor) -> Callable[[], object]:
@@ -105,11 +106,25 @@ def _start() -> bool:
 
 def _stop() -> bool:
     """Stop the server if nobody wants it any more."""
-    global _server
+    global _server, _stopped
     if not _shown and _server is not None:
         _server.stop()  # may be done twice, after an interruption
-        _server = None
+        _server, _stopped = None, _server
     return True
+
+
+def wait_for_end() -> None:
+    """Wait until the thread of a server that was stopped has ended, because the program may fork now.
+
+    Only where no lock is held: see `_start_or_stop`.
+    """
+    thread = None if _stopped is None else _stopped.thread
+    if thread is not None and thread is not threading.current_thread():
+        thread.join(_PATIENCE)
+        # Python's thread is over before the system's is, and `os.fork` warns of the latter.
+        until = time.monotonic() + _PATIENCE
+        while os.path.exists(f"/proc/self/task/{thread.native_id}") and time.monotonic() < until:
+            os.sched_yield()
 
 
 def _stop_at_exit() -> None:
@@ -118,7 +133,8 @@ def _stop_at_exit() -> None:
 
 
 def _in_forked_child() -> None:
-    global _server, _lock, _numbers, _shown
+    global _server, _stopped, _lock, _numbers, _shown
+    _stopped = None
     _lock, _numbers, _shown = new_lock(), count(1), {}
     if _server is not None:
         _server.close()
@@ -132,6 +148,7 @@ class StatusServer:
         self._path = ""
         self._stopped = False
         self._listener: socket.socket | None = None
+        self.thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Listen.
@@ -150,7 +167,8 @@ class StatusServer:
             listener.bind(path)
         listener.listen(16)
         os.rename(os.path.join(directory, new), self._path)
-        threading.Thread(target=self._run, args=(listener,), name="callyard-status", daemon=True).start()
+        self.thread = threading.Thread(target=self._run, args=(listener,), name="callyard-status", daemon=True)
+        self.thread.start()
 
     def stop(self) -> None:
         """Take the socket away, and let the thread end. This does not wait."""

@@ -216,8 +216,9 @@ class OutputCopier:
                 return
             if not data:  # no process has the other end any more
                 pipe.pass_on()
-                self._pipes.remove(pipe)
-                pipe.close()
+                if not pipe.pending:  # else the rest goes when the file takes it, and then this end is met again
+                    self._pipes.remove(pipe)
+                    pipe.close()
                 return
             yield data
 

@@ -57,7 +57,7 @@ def until_gone(path: Path) -> float:
 def processes_of(job: str) -> list[psutil.Process]:
     """Return the process of a job and that of its call."""
     found = [p for p in psutil.process_iter(["environ"]) if (p.info["environ"] or {}).get("SLURM_JOB_ID") == job]
-    return [process for process in found if process.name().startswith("python")]
+    return [process for process in found if process.name().startswith(("python", "callyard"))]
 
 
 def stay(path: Path) -> None:
