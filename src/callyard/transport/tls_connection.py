@@ -114,7 +114,8 @@ class TlsConnection:
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return place, False
         except OSError as error:
-            self.gone, self.error = True, error
+            # Without the frames, one of which has this connection: in a circle, its memory would stay for long.
+            self.gone, self.error = True, error.with_traceback(None)
             return place, False
         return place, True
 
