@@ -241,6 +241,10 @@ def _describe(pid: int) -> str | None:
         command, state = "?", "?"
     if "multiprocessing.resource_tracker" in command or "multiprocessing.forkserver" in command:
         return None
+    from local_daemons import stays  # here: a plugin must not be imported before pytest does it
+
+    if command.strip().removeprefix("callyard: daemon in ") in stays:
+        return None
     return f"process {pid} ({state}): {command}"
 
 

@@ -13,6 +13,8 @@ from this_machine import running, until
 
 from callyard.hosts.daemon import ask, make_directory, start_daemon
 
+stays: set[str] = set()  # directories whose daemon outlives a test; idle for long it ends, and the next test starts it
+
 
 class TestedDaemon:
     """The daemon of a directory; `start` and `stop` it, or kill its processes."""
@@ -71,6 +73,7 @@ class TestedDaemon:
 def running_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestedDaemon]:
     """A daemon for all tests that need no more than one."""
     daemon = TestedDaemon(tmp_path_factory.getbasetemp() / "d")
+    stays.add(str(daemon.directory))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CALLYARD_DAEMON", str(daemon.directory))
         daemon.start()
