@@ -202,7 +202,9 @@ def test_the_end_of_a_program(more: str, lines: int, tmp_path) -> None:
     script = tmp_path / "script.py"
     text = "from callyard import Executor\nwith Executor() as ex:\n    future = ex.submit(divmod, 1, 0)\n"
     script.write_text(text + more)
-    ended = subprocess.run([sys.executable, "-Wignore::DeprecationWarning", script], capture_output=True, text=True, check=True, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-Wignore::DeprecationWarning", script], capture_output=True, text=True, check=True, timeout=60
+    )
     assert ended.stdout == ""
     assert ended.stderr.count("\n") == lines
     assert ("'divmod' raised ZeroDivisionError" in ended.stderr) == bool(lines)
