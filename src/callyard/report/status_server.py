@@ -56,11 +56,15 @@ class ShownExecutor(Protocol):
         """Cancel the call of this number, or those with a key that begins so; return what was done, in words."""
 
 
+def _no_thread() -> None:
+    return None
+
+
 _lock = new_lock()  # only tried: whoever holds it looks again afterwards
 _numbers = count(1)
 _shown: dict[int, weakref.ref[Any]] = {}  # each change is atomic; a forked child has another one
 _server: StatusServer | None = None
-_stopped: StatusServer | None = None  # the last one, whose thread may still be ending
+_thread: Callable[[], threading.Thread | None] = _no_thread  # a weak reference to the thread of the last server
 
 
 def show(executor: ShownExecutor) -> Callable[[], object]:
@@ -106,10 +110,10 @@ def _start() -> bool:
 
 def _stop() -> bool:
     """Stop the server if nobody wants it any more."""
-    global _server, _stopped
+    global _server
     if not _shown and _server is not None:
         _server.stop()  # may be done twice, after an interruption
-        _server, _stopped = None, _server
+        _server = None
     return True
 
 
@@ -118,8 +122,8 @@ def wait_for_end() -> None:
 
     Only where no lock is held: see `_start_or_stop`.
     """
-    thread = None if _stopped is None else _stopped.thread
-    if thread is not None and thread is not threading.current_thread():
+    thread = _thread()
+    if _server is None and thread is not None and thread is not threading.current_thread():
         thread.join(_PATIENCE)
         # Python's thread is over before the system's is, and `os.fork` warns of the latter.
         until = time.monotonic() + _PATIENCE
@@ -133,8 +137,8 @@ def _stop_at_exit() -> None:
 
 
 def _in_forked_child() -> None:
-    global _server, _stopped, _lock, _numbers, _shown
-    _stopped = None
+    global _server, _thread, _lock, _numbers, _shown
+    _thread = _no_thread
     _lock, _numbers, _shown = new_lock(), count(1), {}
     if _server is not None:
         _server.close()
@@ -148,7 +152,6 @@ class StatusServer:
         self._path = ""
         self._stopped = False
         self._listener: socket.socket | None = None
-        self.thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Listen.
@@ -167,8 +170,10 @@ class StatusServer:
             listener.bind(path)
         listener.listen(16)
         os.rename(os.path.join(directory, new), self._path)
-        self.thread = threading.Thread(target=self._run, args=(listener,), name="callyard-status", daemon=True)
-        self.thread.start()
+        global _thread
+        thread = threading.Thread(target=self._run, args=(listener,), name="callyard-status", daemon=True)
+        _thread = weakref.ref(thread)
+        thread.start()
 
     def stop(self) -> None:
         """Take the socket away, and let the thread end. This does not wait."""
