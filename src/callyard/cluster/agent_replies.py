@@ -8,6 +8,7 @@ import time as clock
 from typing import TYPE_CHECKING, Any, cast
 
 from ..cache.messages import RunAgain
+from ..events.recorder import NoRecord
 from ..events.usage import Usage
 from ..futures import Lazy
 from ..pool.call_errors import PackedError, StartError
@@ -128,8 +129,11 @@ class AgentReply:
             self._sender.add(frames.encode(kind, self._sequence, microseconds, flags, body), bulk)
 
 
-class StartTeller:
-    """Tells the driver of the starts of calls, in the place of a recorder."""
+class StartTeller(NoRecord):
+    """Tells the driver of the starts of calls, in the place of a recorder.
+
+    Of nothing else: a call that waits on this node again starts again soon, and no call here is shared.
+    """
 
     def __init__(self, sender: FrameSender) -> None:
         self._sender = sender
@@ -146,9 +150,3 @@ class StartTeller:
         sequence = cast(AgentReply, future).sequence
         said = {"call": sequence, "worker": worker, "attempt": attempt, "at": clock.time() if time is None else time}
         self._sender.add(json_frame(STARTED, said))
-
-    def waiting(self, future: object, reason: str = "", job_id: str | None = None) -> None:
-        """Do nothing: a call that waits on this node again starts again soon."""
-
-    def stands_for(self, inner: object, future: object) -> None:
-        """Do nothing: no call here is shared."""

@@ -70,7 +70,11 @@ class Packer:
         buffers: list[pickle.PickleBuffer] = []
         reduce = note_futures(futures)
         return Dump(
-            value, buffer_callback=_keep_large(buffers), reduce=reduce, to_driver=self._to_driver, again=buffers.clear
+            value,
+            buffer_callback=keep_large(buffers, LARGE),
+            reduce=reduce,
+            to_driver=self._to_driver,
+            again=buffers.clear,
         ), buffers
 
     def _packed(self, dump: Dump, buffers: list[pickle.PickleBuffer]) -> Packed:
@@ -112,10 +116,12 @@ def _are_small(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
     return True
 
 
-def _keep_large(buffers: list[pickle.PickleBuffer]) -> Callable[[pickle.PickleBuffer], bool]:
+def keep_large(buffers: list[pickle.PickleBuffer], least: int) -> Callable[[pickle.PickleBuffer], bool]:
+    """Return a `buffer_callback` that keeps buffers of at least so many bytes apart from the pickle."""
+
     def callback(buffer: pickle.PickleBuffer) -> bool:
         try:
-            large = buffer.raw().nbytes >= LARGE
+            large = buffer.raw().nbytes >= least
         except BufferError:  # not contiguous: pickle copies the bytes
             return True
         if large:

@@ -10,6 +10,7 @@ from typing import Any
 from ..cache.messages import RunDeclined
 from ..cache.output_log import take_log
 from ..cache.run_call import begin
+from ..events.usage import Usage
 from ..serialize.packed import Packed
 from .call_output import begin_log, end_log
 from .call_request import Request
@@ -69,29 +70,26 @@ def run_cached(
                 begun.release()
                 raise
             told = _named(error, order.name, request.options.get("memory"))
-            facts, usage = _facts(log), None
-            if meter is not None:
-                usage = meter.usage()
-                seconds, facts["usage"] = usage.wall, usage.known()
+            usage = None if meter is None else meter.usage()
+            seconds = seconds if usage is None else usage.wall
+            facts = _facts(log, usage)
             report = begun.failed(told, traceback_text(error), seconds, lambda: _arguments(kept), facts)
             tell(pickle.dumps(report.replace(usage=usage), 5))
         raise
     seconds = perf_counter() - started
     end_forks(pid)
     with state:
-        facts, usage = _facts(log), None
-        if meter is not None:
-            usage = meter.usage(packed.size)
-            seconds, facts["usage"] = usage.wall, usage.known()  # without the time for packing the result
-        report = begun.finished(value, seconds, lambda: _arguments(kept), function, facts)
-        report = report.replace(usage=usage)
-        return packed, pickle.dumps(report, 5)
+        usage = None if meter is None else meter.usage(packed.size)
+        seconds = seconds if usage is None else usage.wall  # without the time for packing the result
+        report = begun.finished(value, seconds, lambda: _arguments(kept), function, _facts(log, usage))
+        return packed, pickle.dumps(report.replace(usage=usage), 5)
 
 
-def _facts(log: str | None) -> dict[str, Any]:
-    """Return what is known of the run: the output, if there is any."""
+def _facts(log: str | None, usage: Usage | None) -> dict[str, Any]:
+    """Return the facts of the run: its output, if there is any, and what it has used."""
     # Taken before the release of the claim: the next run of the call has a log of the same name.
-    return {"log": take_log(log)} if log is not None and end_log() else {}
+    facts: dict[str, Any] = {"log": take_log(log)} if log is not None and end_log() else {}
+    return facts if usage is None else {**facts, "usage": usage.known()}
 
 
 def _arguments(kept: Request) -> Any:

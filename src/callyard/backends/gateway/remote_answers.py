@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from ...futures import Future
 from ...hashing.files import File, TravellingFile, noting_files
 from ...serialize.dump import Dump
 from ...serialize.packed import Packed
+from ...serialize.packer import keep_large
 from ...worker.exceptions import dump_error, traceback_text
 from ..cached.cached_future import CachedFuture
 from . import protocol
@@ -117,24 +118,11 @@ def _names_files(packed: Packed) -> bool:
 def _pickled(value: Any) -> tuple[bytes | None, list[memoryview]]:
     """Pickle a result, and return the large buffers beside; None for a large pickle, which is the first of these."""
     buffers: list[pickle.PickleBuffer] = []
-    dump = Dump(value, buffer_callback=_keep_large(buffers), to_driver=True, again=buffers.clear)
+    dump = Dump(value, buffer_callback=keep_large(buffers, _BESIDE), to_driver=True, again=buffers.clear)
     memories = [buffer.raw() for buffer in buffers]
     if len(dump.data) < _BESIDE:
         return dump.data, memories
     return None, [memoryview(dump.data), *memories]
-
-
-def _keep_large(buffers: list[Any]) -> Callable[[pickle.PickleBuffer], bool]:
-    def callback(buffer: pickle.PickleBuffer) -> bool:
-        try:
-            large = buffer.raw().nbytes >= _BESIDE
-        except BufferError:  # not contiguous: pickle copies the bytes
-            return True
-        if large:
-            buffers.append(buffer)
-        return not large
-
-    return callback
 
 
 def dumped(error: BaseException) -> bytes:
