@@ -1,4 +1,4 @@
-"""What a script's calls would do: by its text alone, or by a dry run."""
+"""The fate of a script's calls, told before they are made: by the text of the script alone, or by a dry run."""
 
 from __future__ import annotations
 

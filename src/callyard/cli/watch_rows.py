@@ -1,4 +1,4 @@
-"""What `callyard watch` shows: calls of running executors and jobs of a cache as rows, and what can be done to them.
+"""The content of `callyard watch`: calls of running executors and jobs of a cache as rows, and actions on them.
 
 Nothing here draws: each step asks the processes or the cache, and returns values and texts.
 """

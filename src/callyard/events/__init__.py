@@ -1,1 +1,1 @@
-"""What happens to calls: events with their times, and the records made from them."""
+"""Events of calls with their times, and the records made from them."""

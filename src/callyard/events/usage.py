@@ -1,4 +1,4 @@
-"""What a call has used. Jobs load this module, so its imports are few."""
+"""The resources that a call has used. Jobs load this module, so its imports are few."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a call waits, in words that go on from "waits": by what it needs, and by what is free."""
+"""The reasons for which calls wait, in words that go on from "waits": by their needs, and by what is free."""
 
 from __future__ import annotations
 
