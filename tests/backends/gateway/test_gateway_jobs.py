@@ -70,16 +70,21 @@ def test_a_graph_of_jobs(sshd: Server, slurm: Cluster, place: Path, journal: str
     assert not list((place / ".callyard" / "runs").iterdir())
 
 
+@pytest.mark.parametrize("is_told", [False, True])
 def test_a_running_call_is_cancelled_by_its_key(
-    sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, results: Path
+    sshd: Server, slurm: Cluster, place: Path, journal: str, gate: Gate, results: Path, is_told: bool
 ) -> None:
+    """Whether or not the gateway has told that the job runs."""
     with Executor(backend=backend(sshd, slurm, place), cache=results) as executor:
         held = executor.submit(noted, journal, gate, 1)
         gate.arrived()
+        if is_told:
+            until(held.running)
         assert held.key is not None
         (done,) = executor._running.cancel_call(None, held.key)
-        assert done.startswith("cancelled 'noted'")
+        assert done.startswith(("ended 'noted'",) if is_told else ("ended 'noted'", "cancelled 'noted'"))
         assert held.cancelled()
+    until(lambda: not slurm.jobs())
 
 
 def test_a_gateway_is_killed(

@@ -157,8 +157,13 @@ class GatewayBackend:
 
     def unfinished(self) -> list[UnfinishedCall]:
         """Return the calls that have not ended."""
-        calls = [(getattr(future, "call", None), future) for future in list(self._unfinished)]
-        return [UnfinishedCall(call.number, future) for call, future in calls if call is not None]
+        found = []
+        for future in list(self._unfinished):
+            call = getattr(future, "call", None)
+            if call is not None:
+                end = partial(_cancel_begun, future) if self.detached else None
+                found.append(UnfinishedCall(call.number, future, "", end))
+        return found
 
     def _nudge(self) -> None:
         self._wake.put(None)
@@ -369,6 +374,12 @@ class GatewayBackend:
     @property
     def description(self) -> str:
         return self._description
+
+
+def _cancel_begun(future: Future[Any]) -> bool:
+    """Cancel a call although its job runs: the gateway, told of the cancelled call, ends the job."""
+    future.again()
+    return future.cancel()
 
 
 def _nothing() -> None:
