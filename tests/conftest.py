@@ -35,9 +35,11 @@ GRACE = 5.0  # seconds for what is just ending; spent only when there is somethi
 SESSION = "CALLYARD_TEST_SESSION"  # in the environment of every process that the tests start
 OLDER = frozenset(psutil.pids())  # what ran before the tests is not theirs, and need not be looked at
 
-# Who starts the tests in the background may ignore Ctrl-C; what they start would then ignore it, too.
+# A shell starts programs in the background without Ctrl-C, `nohup` without SIGHUP; what the tests start would inherit it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # Of tests/slurm_cluster, flux_instance, gridengine_cluster, daemon and ssh_server: fixtures that others need, too.
 pytest_plugins = ["clusters", "mpi_libraries", "instances", "grids", "local_daemons", "ssh_servers"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -164,9 +164,7 @@ _NAMES = {cls: name for name, cls in _CLASSES.items()}
 
 def to_line(event: Event, run: str = "") -> str:
     """Return the event of a run as a line of JSON, without the end of the line."""
-    named = {"event": _NAMES[type(event)]}
-    if run:
-        named["run"] = run
+    named = {"event": _NAMES[type(event)], "run": run} if run else {"event": _NAMES[type(event)]}
     return json_texts({**named, **_filled(event)})
 
 
@@ -191,18 +189,22 @@ def from_line_of_run(line: str) -> tuple[str, Event | None]:
 
 def _filled(value: Any) -> dict[str, object]:
     """Return the fields that differ from their defaults; nested ones too."""
-    filled: dict[str, object] = {}
-    for each in fields(value):
-        known = getattr(value, each.name)
-        if known is not None and known != () and known != {} and known != each.default:
-            filled[each.name] = _nested(known)
+    defaults = _DEFAULTS[type(value)]
+    filled = {name: known for name, known in vars(value).items() if known is not None and known != defaults[name]}
+    usage, failure = filled.get("usage"), filled.get("failure")
+    if isinstance(usage, Usage):
+        filled["usage"] = usage.known()
+    if isinstance(failure, Failure):
+        filled["failure"] = _filled(failure)
     return filled
 
 
-def _nested(value: object) -> object:
-    if isinstance(value, Usage):
-        return value.known()
-    return _filled(value) if isinstance(value, Failure) else value
+def _default_of(field: Field[Any]) -> object:
+    return field.default if field.default_factory is MISSING else field.default_factory()
+
+
+# Each line needs them, and a run may have very many.
+_DEFAULTS = {cls: {each.name: _default_of(each) for each in fields(cls)} for cls in (*_NAMES, Failure)}
 
 
 def _same(value: object) -> object:
