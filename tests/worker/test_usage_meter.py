@@ -79,8 +79,35 @@ def test_a_system_that_tells_no_peaks(monkeypatch: pytest.MonkeyPatch):
         raise FileNotFoundError
 
     monkeypatch.setattr(memory_peak.os, "open", no_file)
+    monkeypatch.setattr(memory_peak._FromBefore, "pid", 0)
     assert not memory_peak.clear_peak()
     assert memory_peak.resident_peak() is None
+
+
+LATER = """
+import os
+from callyard.system import memory_peak
+
+def peak():
+    assert memory_peak.clear_peak()
+    block = bytearray(10 << 20)
+    block[:: 1 << 12] = bytes(len(range(0, len(block), 1 << 12)))
+    return abs(memory_peak.resident_peak() - memory_peak._peak_of_status())
+
+assert max(peak(), peak()) < 2 << 20
+if os.fork() == 0:
+    os._exit(max(peak(), peak()) >= 2 << 20)
+assert os.wait()[1] == 0
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("size", [1, 300])
+def test_the_memory_of_the_parent_is_not_taken_for_a_peak(size: int):
+    """The kernel tells it of a process made by vfork, as here, but not of the children that this process forks."""
+    block = bytearray(size * MIB)
+    block[:: 1 << 12] = b"1" * len(range(0, size * MIB, 1 << 12))
+    subprocess.run([sys.executable, "-c", LATER], check=True)
 
 
 def test_ranks_together():

@@ -23,7 +23,6 @@ from ..serialize.shared_memory import SegmentPool
 from ..serialize.unpicklable import UnsendableGlobal, where
 from ..status.executor_status import FOR_OTHER_CALLS, ExecutorStatus
 from ..utils.identity_cache import IdentityCache
-from ..worker.current_call import USAGE
 from .base import Settings
 from .cached.cached_future import Arguments, CachedCall, KeyedResult
 from .call_logs import CallLogs
@@ -75,8 +74,7 @@ class LiveBackend:
 
     def _make_plan(self, resources: Resources) -> CallPlan:
         plan = self.make_plan(resources)
-        if self._runner.recorder is not None:
-            plan.options = {**plan.options, USAGE: True}
+        plan.measured = self._runner.recorder is not None
         return plan
 
     def make_plan(self, resources: Resources) -> CallPlan:

@@ -273,7 +273,9 @@ def _read_plan(said: dict[str, Any], capacity: NodeCapacity) -> CallPlan:
         cores_per_rank,
         tuple(map(tuple, environment)),
     )
-    return CallPlan(shape, said["priority"], said["restarts"], said["run_time"], said["options"])
+    plan = CallPlan(shape, said["priority"], said["restarts"], said["run_time"], said["options"])
+    plan.measured = said["measured"]
+    return plan
 
 
 def adopt(surroundings: dict[str, Any]) -> None:

@@ -180,6 +180,7 @@ class AgentConnection:
             "restarts": plan.restarts,
             "run_time": plan.run_time,
             "options": plan.options,
+            "measured": plan.measured,
         }
         self.sender.add(json_frame(agent_protocol.PLAN, said, number))
         return number

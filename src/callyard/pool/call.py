@@ -14,7 +14,7 @@ from ..futures import Future, Lazy
 from ..serialize.function_registry import FunctionDefinition
 from ..serialize.packed import Packed
 from ..transport.frames import ORDER
-from ..worker.current_call import AGAIN, ATTEMPT, DEADLINE, GRACE, LOG, USAGE, WARN_BEFORE, WARN_SIGNAL
+from ..worker.current_call import AGAIN, ATTEMPT, DEADLINE, GRACE, LOG, WARN_BEFORE, WARN_SIGNAL
 from .call_shape import NodeNeed, WorkerShape
 
 _FORGET = 0.95  # after a long run a function counts as short again after some tens of short calls
@@ -45,8 +45,8 @@ class CallPlan:
     """The meaning of a call's resources on a node. Calls with the same resources share one plan."""
 
     __slots__ = (
-        *("alone", "grace", "limited", "memory", "need", "options", "priority"),
-        *("restarts", "run_time", "shape", "warning"),
+        *("alone", "grace", "limited", "measured", "memory", "need", "options"),
+        *("priority", "restarts", "run_time", "shape", "warning"),
     )
 
     def __init__(
@@ -62,6 +62,7 @@ class CallPlan:
         self.shape, self.priority, self.restarts, self.run_time = shape, priority, restarts, run_time
         self.memory = shape.memory or None
         self.options = options or {}
+        self.measured = False  # what its calls use
         self.grace: float | None = self.options.get(GRACE)
         before = self.options.get(WARN_BEFORE)
         self.warning = None if before is None else (before, self.options[WARN_SIGNAL])
@@ -160,7 +161,7 @@ class Call:
     @property
     def measured(self) -> bool:
         """True if its worker measures what the call uses."""
-        return self.remember is not None or USAGE in self.plan.options
+        return self.remember is not None or self.plan.measured
 
     def used(self, usage: Usage) -> None:
         """Take in what the call has used, or one of its ranks."""

@@ -30,6 +30,7 @@ from ..transport.frames import (
     FORGET,
     FREE,
     HELLO,
+    MEASURED,
     NOTED,
     PACKED,
     PATH,
@@ -187,9 +188,9 @@ class WorkerConnection:
         """Add the frame of the call, or nothing in case of an error; return the descriptors beside the frame."""
         number = self._define(call.definition, parts) if call.definition is not None else 0
         packed = call.arguments
-        options = call.options()
+        options, flags = call.options(), MEASURED if call.measured else 0
         if number and not (options or call.inputs or packed.memories):
-            parts.append(frames.encode(CALL, self.sequence, number, 0, packed.data or b""))
+            parts.append(frames.encode(CALL, self.sequence, number, flags, packed.data or b""))
             return []
         again = call.again.parts[self.rank] if isinstance(call.again, RankResults) else call.again
         content: list[Any] = [options]
@@ -199,7 +200,7 @@ class WorkerConnection:
                 # Arrays move into shared memory only now, since a call that is never sent needs none.
                 part.memories = tuple(map(self._packer.shared, part.memories))
                 content.append(description(part, self._loans, descriptors))
-            parts.append(frames.encode(CALL, self.sequence, number, PACKED, pickle.dumps(content, 5)))
+            parts.append(frames.encode(CALL, self.sequence, number, flags | PACKED, pickle.dumps(content, 5)))
         return descriptors
 
     def _refuse(self, call: Call, error: Exception) -> None:

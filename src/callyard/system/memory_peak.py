@@ -17,19 +17,45 @@ _HIWATER = b"5"  # the word by which the kernel sets the peak back
 _NAME = b"\nVmHWM:"
 
 
+class _FromBefore:
+    """The most that `getrusage` has from before this process loaded its program (bytes): from its parent, with vfork.
+
+    It hides later peaks that are lower. A forked child begins without it.
+    """
+
+    pid = 0  # of the process that has looked
+    peak = 0
+
+
 def clear_peak() -> bool:
     """Set the peak back to the present resident memory; return False where the system does not allow that."""
     with suppress(OSError):
         descriptor = os.open("/proc/self/clear_refs", os.O_WRONLY | os.O_CLOEXEC)
         try:
-            return os.write(descriptor, _HIWATER) == len(_HIWATER)
+            cleared = os.write(descriptor, _HIWATER) == len(_HIWATER)
         finally:
             os.close(descriptor)
+        if cleared and _FromBefore.pid != os.getpid():
+            _FromBefore.pid, present = os.getpid(), _peak_of_usage()
+            _FromBefore.peak = present if present > (_peak_of_status() or 0) else 0
+        return cleared
     return False
 
 
 def resident_peak() -> int | None:
     """Return the peak of this process's resident memory (bytes); None where the system does not tell."""
+    if _FromBefore.pid == os.getpid():
+        peak = _peak_of_usage()  # some 10 us faster than the other way
+        if peak > _FromBefore.peak:
+            return peak
+    return _peak_of_status()
+
+
+def _peak_of_usage() -> int:
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _peak_of_status() -> int | None:
     with suppress(OSError, ValueError, IndexError):
         descriptor = os.open("/proc/self/status", os.O_RDONLY | os.O_CLOEXEC)
         try:

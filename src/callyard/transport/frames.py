@@ -36,7 +36,8 @@ HELLO, PATH, DEFINE, FORGET, CALL, FREE, RANK, READY, RESULT, ERROR, FETCH, CONT
 PACKED = 1  # the body is a pickled tuple that describes the descriptors beside the frame
 NO_MPI = 2  # the process has never imported mpi4py
 STRAY = 4  # the call left a message that no rank received
-NOTED = 8  # before the body, with its length, stands a pickled note about the cached result
+NOTED = 8  # before the body, with its length, stands a pickled note: about the cached result, or of what was used
+MEASURED = 16  # what the call uses is to be measured
 
 ORDER = "order"  # the option of a call whose result goes into the cache
 

@@ -40,7 +40,6 @@ WARN_SIGNAL = "warn_signal"  # the number of the signal
 WARNED_BY = "CALLYARD_WARNED_BY"
 ATTEMPT = "attempt"
 LOG = "log"  # the path of a file for the output of a call without a cache
-USAGE = "usage"  # what the call uses is to be measured
 AGAIN = "again"  # the call has raised `Again`; the new arguments come last
 
 

@@ -32,6 +32,7 @@ from ..transport.frames import (
     FORGET,
     FREE,
     HELLO,
+    MEASURED,
     NOTED,
     ORDER,
     PACKED,
@@ -43,7 +44,7 @@ from ..transport.frames import (
 from ..transport.result_log import ROOM, ResultLog
 from .call_context import arranged
 from .call_request import Request
-from .current_call import USAGE, Again, running
+from .current_call import Again, running
 from .exceptions import (
     encode_error,
     traceback_text,
@@ -180,8 +181,9 @@ class Server:
             return
         started = perf_counter()
         order = request.options.pop(ORDER, None) if request is not None else None
-        asked = request is not None and (request.options.pop(USAGE, False) or order is not None)
-        self.meter = meter = measuring(request, self.result_log) if asked else None
+        self.meter = meter = None
+        if flags & MEASURED:
+            self.meter = meter = measuring(len(body) if request is None else request.size, self.result_log)
         note = b""
         running.begin(_NO_OPTIONS if request is None else request.options)
         try:

@@ -11,7 +11,6 @@ from .current_call import own_gpus, running
 
 if TYPE_CHECKING:
     from ..transport.result_log import ResultLog
-    from .call_request import Request
 
 __all__ = ["UsageMeter", "measuring"]
 
@@ -54,7 +53,7 @@ class UsageMeter:
         return self._used if bytes_out is None else self._used.replace(bytes_out=bytes_out)
 
 
-def measuring(request: Request | None, result_log: ResultLog) -> UsageMeter:
+def measuring(bytes_in: int, result_log: ResultLog) -> UsageMeter:
     """Begin to measure a worker's call; the start is in the result log, in case that the worker dies."""
 
     def counted() -> int:
@@ -64,7 +63,7 @@ def measuring(request: Request | None, result_log: ResultLog) -> UsageMeter:
 
         return max(result_log.counted_memory, own_group_peak())
 
-    meter = UsageMeter(None if request is None else request.size, counted)
+    meter = UsageMeter(bytes_in, counted)
     children, largest = waited_children()
     result_log.measure_from(time.monotonic(), time.process_time() + children, largest)
     return meter
