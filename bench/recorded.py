@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
+import os
+import pty
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,8 +16,8 @@ from bench import work
 from bench.peers import WORKERS, Peer, Pool, load
 from bench.rows import Effort, elapsed, growing_rate, warm
 
-_ROUNDS = 3
 _SECONDS = 0.01  # s of processor time of a call
+_BLOCK = 200  # calls
 
 
 @contextmanager
@@ -26,9 +28,28 @@ def _pool(peer: Peer, **options: Any) -> Iterator[Pool]:
 
 @contextmanager
 def _recorded(peer: Peer, **options: Any) -> Iterator[Pool]:
-    with tempfile.TemporaryDirectory() as directory, contextlib.redirect_stderr(io.StringIO()):
-        with _pool(peer, events=f"{directory}/run.jsonl", **options) as pool:
-            yield pool
+    with tempfile.TemporaryDirectory() as directory, _pool(peer, events=f"{directory}/run.jsonl", **options) as pool:
+        yield pool
+
+
+@contextmanager
+def _terminal() -> Iterator[None]:
+    """Let stderr be a terminal, as progress is drawn nowhere else; what is drawn is read and forgotten."""
+    ours, theirs = pty.openpty()
+    reader = threading.Thread(target=_read_all, args=(ours,))
+    reader.start()
+    try:
+        with os.fdopen(theirs, "w") as file, contextlib.redirect_stderr(file):
+            yield
+    finally:
+        reader.join()
+        os.close(ours)
+
+
+def _read_all(terminal: int) -> None:
+    with contextlib.suppress(OSError):  # the other end is closed
+        while os.read(terminal, 1 << 16):
+            pass
 
 
 def noop_rate_with_events(peer: Peer, effort: Effort) -> float:
@@ -38,15 +59,19 @@ def noop_rate_with_events(peer: Peer, effort: Effort) -> float:
 
 
 def overhead(peer: Peer, effort: Effort) -> float:
-    """How much longer calls of 10 ms take with everything on (%), the best of some rounds compared."""
+    """How much longer calls of 10 ms take with everything on (%).
+
+    Two executors take turns, block by block: what a machine can do changes within minutes by more than the difference.
+    """
 
     def run(pool: Pool) -> None:
-        pool.gather([pool.submit(work.compute, _SECONDS) for _ in range(effort.recorded)])
+        pool.gather([pool.submit(work.compute, _SECONDS) for _ in range(_BLOCK)])
 
-    took: dict[bool, list[float]] = {False: [], True: []}
-    for _ in range(_ROUNDS):
-        for recorded, times in took.items():
-            with _recorded(peer, progress=True) if recorded else _pool(peer) as pool:
-                warm(pool)
-                times.append(elapsed(partial(run, pool)))
-    return 100 * (min(took[True]) / min(took[False]) - 1)
+    took = {False: 0.0, True: 0.0}
+    with _terminal(), _recorded(peer, progress=True) as recorded, _pool(peer) as plain:
+        for pool in (recorded, plain):
+            warm(pool)
+        for number in range(max(1, effort.recorded // _BLOCK)):
+            for is_recorded in (number % 2 == 0, number % 2 == 1):
+                took[is_recorded] += elapsed(partial(run, recorded if is_recorded else plain))
+    return 100 * (took[True] / took[False] - 1)

@@ -35,7 +35,7 @@ GRACE = 5.0  # seconds for what is just ending; spent only when there is somethi
 SESSION = "CALLYARD_TEST_SESSION"  # in the environment of every process that the tests start
 OLDER = frozenset(psutil.pids())  # what ran before the tests is not theirs, and need not be looked at
 
-# A shell starts programs in the background without Ctrl-C, `nohup` without SIGHUP; what the tests start would inherit it.
+# A shell starts programs in the background without Ctrl-C, `nohup` without SIGHUP; what the tests start inherits that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:

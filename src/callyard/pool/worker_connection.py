@@ -347,8 +347,8 @@ class WorkerConnection:
         call.pace.note(microseconds * 1e-6)
         if type(noted) is RunAgain:
             call.asks_again = True
-        elif type(noted) is Usage:
-            call.used(noted)
+        elif type(noted) is tuple:
+            call.used(Usage(*noted))
         elif noted is not None:  # of several ranks one has the note
             call.note = noted
             if type(noted) is RunReport and noted.usage is not None:

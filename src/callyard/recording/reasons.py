@@ -12,14 +12,14 @@ from ..utils.quantities import counted
 __all__ = ["WaitingCalls"]
 
 _FIRST, _PAUSE, _LONGEST = 0.2, 1.0, 60.0  # s from a submission to the first question; between rounds of questions
-_SPENT = 0.005  # s for a round
+_SPENT = 0.001  # s for a round
 _SHARE = 50  # a pause is so many times as long as the round before
 
 
 class WaitingCalls:
     """The calls of a run that have not begun, with their reasons as last told. Only the recorder's thread uses it.
 
-    A question may look at all calls that wait, so a round of questions ends after a few milliseconds: of many calls,
+    A question may look at all calls that wait, so a round of questions ends after a millisecond: of many calls,
     the first ones are asked. They are the ones that wait for resources, and the others wait behind them.
     """
 

@@ -41,7 +41,12 @@ from .targets import Target
 __all__ = ["RunRecorder"]
 
 _log = logging.getLogger("callyard")
-_GATHER = 0.05  # s for further notes, after the first
+_LATENCY = 1.0  # s until a note is in the record, if no target is in more of a hurry
+# While a bundle is turned into events, the thread that serves workers waits for the interpreter's lock. So bundles are
+# small, and there are pauses between them; behind a long queue they grow.
+_BUNDLE, _SHARE = 32, 32  # notes, and the part of the queue
+_PAUSE = 0.001  # s
+_WRITE = 1.0  # s between two appends to a file while the queue does not get empty
 _PATIENCE = 10.0  # s for the last events at the end of the interpreter
 
 F = TypeVar("F", bound=Future[Any])
@@ -59,6 +64,7 @@ class RunRecorder:
         self.record = RunRecord()
         self.run = os.urandom(6).hex()
         self._targets = targets
+        self._latency = min((target.latency for target in targets), default=_LATENCY)
         self._notes: queue.SimpleQueue[_Note] = queue.SimpleQueue()
         self._hurry: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._thread = LazyThread("callyard-events")
@@ -67,6 +73,7 @@ class RunRecorder:
         self._closing = self._ended = self._forked = False
         # Of the thread:
         self._events: list[Event] = []  # of this bundle
+        self._written = 0.0  # monotonic clock (s)
         self._numbers = FutureNumbers()
         self._open: set[int] = set()  # the calls that have not ended
         self._waiting = WaitingCalls()
@@ -84,7 +91,9 @@ class RunRecorder:
         self, submit: Callable[..., F], fn: Callable[..., Any], args: Any, kwargs: Any, resources: Resources
     ) -> F:
         """Submit a call by `submit(fn, args, kwargs, resources)`; return its future, whose end is noted, too."""
-        now, inputs = time.time(), bases_of(find_futures((args, kwargs)))  # before: a call may open its inputs at once
+        now = time.time()
+        # Before the submission: a call may open its inputs at once.
+        inputs = bases_of(find_futures((args, kwargs))) if args or kwargs else []
         future = submit(fn, args, kwargs, resources)
         if self._forked:
             return future
@@ -186,10 +195,13 @@ class RunRecorder:
         while True:
             self._take_notes()
             self._deliver()
+            if self._notes.empty() or time.monotonic() > self._written + _WRITE:
+                self._write()
             if self._closing and not self._open and self._notes.empty():
                 self._emit(RunEnded(time.time()))
                 self._ended = True
                 self._deliver()
+                self._write()
                 return
 
     def _take_notes(self) -> None:
@@ -201,19 +213,23 @@ class RunRecorder:
             return
         _safely(note)
         if not self._closing:
-            self._gather()
-        while not self._notes.empty():
+            self._gather(_PAUSE if self._notes.qsize() > _BUNDLE else self._latency)
+        for _ in range(max(_BUNDLE, self._notes.qsize() // _SHARE)):
+            if self._notes.empty():
+                break
             _safely(self._notes.get())
-        if self._waiting.patience(time.monotonic()) == 0.0:
-            self._ask_waiting()
+        self._ask_waiting()
 
-    def _gather(self) -> None:
+    def _gather(self, seconds: float) -> None:
         try:
-            next_item(self._hurry, _GATHER)
+            next_item(self._hurry, seconds)
         except queue.Empty:
             pass
 
     def _ask_waiting(self) -> None:
+        """Ask waiting calls for their reasons, if it is time to."""
+        if self._waiting.patience(time.monotonic()) != 0.0:
+            return
         for number, status, job_id in self._waiting.ask(time.monotonic()):
             now = time.time()
             if status.state == "running":  # by the word of the future: few backends tell no starts
@@ -230,8 +246,14 @@ class RunRecorder:
         for target in self._targets if events else ():
             _safely(partial(target.take, self.run, events))
 
+    def _write(self) -> None:
+        self._written = time.monotonic()
+        for target in self._targets:
+            _safely(target.write)
+
     def _told(self, tell: Callable[[], object]) -> None:
         self._deliver()
+        self._write()
         tell()
 
     def _submitted(

@@ -18,10 +18,19 @@ _events_log = logging.getLogger("callyard.events")
 
 
 class Target(Protocol):
-    """One place for the events of a run. The recorder's thread calls it, and nothing it does reaches a call."""
+    """One place for the events of a run. The recorder's thread calls it, and nothing it does reaches a call.
+
+    Attributes:
+        latency: the time that an event may wait for others (s): many together cost less.
+    """
+
+    latency: float
 
     def take(self, run: str, events: Sequence[Event]) -> None:
         """Take the next events of the run of this name."""
+
+    def write(self) -> None:
+        """Write what was taken, if it was not handed on at once."""
 
 
 def targets_of(asked: str | os.PathLike[str] | Callable[[Event], object] | None) -> list[Target]:
@@ -54,25 +63,35 @@ def is_logged() -> bool:
 class _File:
     """A file of events. A full disk, or another error, is one warning; later events are tried again."""
 
+    latency = 1.0
+
     def __init__(self, file: EventFile) -> None:
         self._file = file
+        self._lines: list[str] = []
         self._lost = 0
 
     def take(self, run: str, events: Sequence[Event]) -> None:
-        lines = "".join(f"{to_line(event, run)}\n" for event in events)
+        self._lines += [to_line(event, run) for event in events]
+
+    def write(self) -> None:
+        if not self._lines:
+            return
+        lines, self._lines = self._lines, []
         try:
-            self._file.append(lines.encode("utf-8", "replace"))
+            self._file.append("\n".join((*lines, "")).encode("utf-8", "replace"))
         except OSError as error:
             if not self._lost:
                 _log.warning(
                     "events of calls could not be written to %s: %s; those of the moment are lost, the calls are not",
                     self._file.path, error.strerror,
                 )  # fmt: skip
-            self._lost += len(events)
+            self._lost += len(lines)
 
 
 class _Function:
     """A function of the user's. Its first exception is logged."""
+
+    latency = 0.05
 
     def __init__(self, function: Callable[[Event], object]) -> None:
         self._function = function
@@ -89,12 +108,20 @@ class _Function:
                         "events=%r has raised an exception for %r; only the first is shown", self._function, event
                     )
 
+    def write(self) -> None:
+        pass
+
 
 class _Log:
     """The logger `callyard.events`: failures at INFO, all else at DEBUG. The record has the event as `event`."""
+
+    latency = 0.05
 
     def take(self, run: str, events: Sequence[Event]) -> None:
         for event in events:
             level = logging.INFO if isinstance(event, Ended) and event.outcome == "failed" else logging.DEBUG
             if _events_log.isEnabledFor(level):
                 _events_log.log(level, "%s", event, extra={"event": event, "run": run})
+
+    def write(self) -> None:
+        pass

@@ -193,7 +193,7 @@ class Server:
                 result = self.pack_result(value)
                 del value  # packed by now, and perhaps large
                 if meter is not None:
-                    note = pickle.dumps(meter.usage(result.size), 5)
+                    note = pickle.dumps(meter.fields(result.size), 5)
                 packed: Packed | None = result
             else:
                 from .cached_call import run_cached  # here, because most workers need none of this
@@ -223,7 +223,7 @@ class Server:
             running.await_term()
             running.die("" if type(error) is SystemExit else traceback_text(error))
         else:
-            note = b"" if self.meter is None else pickle.dumps(self.meter.usage(), 5)
+            note = b"" if self.meter is None else pickle.dumps(self.meter.fields(), 5)
             note = self.failure_notes.pop() if self.failure_notes else note
             self.send(encode_error(error, sequence, self.last_call, note))
 
