@@ -13,6 +13,7 @@ from .resources import OF_SLURM, resource_meant
 
 __all__ = [
     "check_count",
+    "check_flag",
     "check_host",
     "check_initializers",
     "check_keywords",
@@ -131,6 +132,12 @@ def check_count(name: str, value: object, alternative: str = "") -> None:
         raise TypeError(f"{name} must be an integer, not {value!r}{hint}")
     if value < 1:
         raise ValueError(f"{name} must be greater than 0, not {value}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """Refuse a value that is neither True nor False: any other text or object would count as True."""
+    if not isinstance(value, (bool, int)) or value not in (0, 1):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
 
 
 def check_initializers(initializer: object, initargs: object, init_function: object) -> None:

@@ -71,8 +71,8 @@ class Executor(StandardExecutor):
         logs: a directory for the output and the failure of each call, one file for each that has any, as
             "relax-12.log"; for live calls on this machine without a cache, as a cache keeps both. Default: none.
         events: what happens to calls, and what they use (time, memory, bytes), is recorded: a path appends it to that
-            file, as JSON lines; a function is called with each event, in a thread of its own; True only keeps the
-            record in memory. Default: nothing is recorded, and nothing measured.
+            file, as JSON lines, once a second; a function is called with each event, in a thread of its own; True
+            only keeps the record in memory. Default: nothing is recorded, and nothing measured.
         dry_run: True to compute, submit and store nothing, and print at the end what each call would do, and why: see
             `plan`. Calls in the cache are answered. The variable `CALLYARD_DRY_RUN=1` in the environment does the same
             for all executors of a program. Default: False.
@@ -113,6 +113,8 @@ class Executor(StandardExecutor):
     ) -> None:
         argument_checks.check_count("max_workers", max_workers, alternative="backend")
         argument_checks.check_count("max_tasks_per_child", max_tasks_per_child)
+        argument_checks.check_flag("progress", progress)
+        argument_checks.check_flag("dry_run", dry_run)
         argument_checks.check_initializers(initializer, initargs, init_function)
         _check_depth()
         forced = forced_dry_run(os.environ)

@@ -159,7 +159,7 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 def test_a_dry_run_asks_first(study: Path) -> None:
     ended = run("--run", "study.py")
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith("callyard explain: study.py is run: its executors compute, submit and store nothing")
+    assert ended.stderr.startswith("callyard explain: --run runs study.py: its executors compute, submit and store")
     assert "there is no terminal to ask on: say --yes" in ended.stderr
     assert not os.path.exists("ran")
 

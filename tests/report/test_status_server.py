@@ -177,8 +177,13 @@ def test_calls_are_cancelled_by_number_or_key(tmp_path: Path, gate: Gate) -> Non
     with executor(gate, 1, cache=tmp_path / "cache") as ex:
         held = ex.submit(gate.hold, resource_dict={"cache_key": "held"})
         waiting = ex.submit(abs, -1, resource_dict={"cache_key": "waiting"})
+        other = ex.submit(abs, -3, resource_dict={"cache_key": "wanted"})
         gate.arrived()
         assert the_one(ask_all("cancel", key="nothing")).answer["done"] == []  # type: ignore[index]
+        (words,) = the_one(ask_all("cancel", key="wa")).answer["done"]  # type: ignore[index]
+        assert words.startswith("cancelled nothing: the keys of 2 calls begin with wa, as waiting, wanted;")
+        assert not waiting.cancelled()
+        assert not other.cancelled()
         done = the_one(ask_all("cancel", key="wait")).answer["done"]  # type: ignore[index]
         assert done == ["cancelled 'abs', key waiting"]
         assert waiting.cancelled()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol, cast
 
 from ..futures import Future
@@ -10,6 +10,8 @@ from ..status.executor_status import short_key
 from .base import Backend
 
 __all__ = ["HasUnfinishedCalls", "UnfinishedCall", "cancel_calls", "unfinished_of"]
+
+_SHOWN = 3  # keys in a message
 
 
 class UnfinishedCall(NamedTuple):
@@ -43,19 +45,25 @@ def unfinished_of(backend: Backend) -> list[UnfinishedCall]:
 
 
 def cancel_calls(backend: Backend, number: int | None, key: str) -> list[str]:
-    """Cancel the call of this number, or those with keys that begin with `key`; return what was done, in words."""
-    return list(_cancelled(backend, number, key))
+    """Cancel the call of this number, or the one whose key begins with `key`; return what was done, in words."""
+    calls = unfinished_of(backend)
+    if number is not None:
+        return list(_cancelled(call for call in calls if call.number == number))
+    meant = [call for call in calls if key and call.key.startswith(key)]
+    if len(keys := sorted({call.key for call in meant})) > 1:
+        shown = ", ".join(map(short_key, keys[:_SHOWN])) + (", ..." if len(keys) > _SHOWN else "")
+        return [f"cancelled nothing: the keys of {len(keys)} calls begin with {key}, as {shown}; give more of one"]
+    return list(_cancelled(meant))
 
 
-def _cancelled(backend: Backend, number: int | None, key: str) -> Iterator[str]:
-    for call in unfinished_of(backend):
-        if call.number == number if number is not None else key and call.key.startswith(key):
-            name = repr(call.future.name) + (f", key {short_key(call.key)}" if call.key else "")
-            if call.future.cancel():
-                yield f"cancelled {name}"
-            elif call.end is None:
-                yield f"{name} {call.future.explain()}, and cannot be ended there alone"
-            elif call.end():
-                yield f"ended {name}, which was running"
-            else:
-                yield f"{name} is ending by itself"
+def _cancelled(calls: Iterable[UnfinishedCall]) -> Iterator[str]:
+    for call in calls:
+        name = repr(call.future.name) + (f", key {short_key(call.key)}" if call.key else "")
+        if call.future.cancel():
+            yield f"cancelled {name}"
+        elif call.end is None:
+            yield f"{name} {call.future.explain()}, and cannot be ended there alone"
+        elif call.end():
+            yield f"ended {name}, which was running"
+        else:
+            yield f"{name} is ending by itself"

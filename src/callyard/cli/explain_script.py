@@ -147,8 +147,8 @@ def _as_object(place: str, reports: Sequence[FunctionReport], others: Counter[st
 def explain_by_dry_run(options: argparse.Namespace, script: str, arguments: Sequence[str]) -> int:
     """Run the script with executors that only plan, once the user agrees; print the plans."""
     warning = (
-        f"callyard explain: {script} is run: its executors compute, submit and store nothing, but whatever else it "
-        "does happens, as the files that it writes"
+        f"callyard explain: --run runs {script}: its executors compute, submit and store nothing, but whatever else "
+        "it does happens, as the files that it writes"
     )
     if options.yes:
         print(warning, file=sys.stderr)

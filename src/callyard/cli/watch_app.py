@@ -58,7 +58,7 @@ class WatchApp(App[None]):
     """The table of calls, refreshed every second or so; the answers are waited for in threads."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("enter", "open", "open", priority=False),
+        Binding("o", "open", "open", key_display="enter"),  # the table takes the key itself, and does not name it
         Binding("l", "log", "log"),
         Binding("c", "cancel", "cancel"),
         Binding("q,ctrl+c", "quit", "quit"),
@@ -116,7 +116,7 @@ class WatchApp(App[None]):
         return rows[place] if 0 <= place < len(rows) else None
 
     def on_data_table_row_selected(self) -> None:
-        """Open the call, as the table takes the key itself."""
+        """Open the call under the cursor."""
         self.action_open()
 
     def action_open(self) -> None:

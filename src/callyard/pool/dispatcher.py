@@ -65,6 +65,7 @@ class Dispatcher:
         self.io_polls = False  # the I/O thread looks for stalls by itself; otherwise it must be woken
         self.closing = False
         self.killed = False
+        self.killed_by_executor = False  # by Ctrl-C, `terminate_workers` or `kill_workers`
         self.stopped = False  # calls are refused from now on
         self.forked = False  # this is a copy in a forked process
         self._to_cancel: dict[Call, None] = {}  # dropped, to be cancelled without the lock, as callbacks run

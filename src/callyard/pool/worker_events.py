@@ -30,6 +30,7 @@ from .zygote_connection import ZygoteEvent
 _log = logging.getLogger("callyard")
 _STALL = 0.01  # s after which calls are taken back from behind a running one
 _MOST_ZYGOTES = 5  # losses in a row, without an ended call in between, after which waiting calls fail
+_SIGNALLED = (-signal.SIGTERM, -signal.SIGKILL)  # exit codes
 _RANKS_GRACE = 3.0  # s for an MPI launcher to end the others when a rank has gone
 
 
@@ -170,6 +171,8 @@ class WorkerEvents:
         dispatcher.pump()
         # Futures last, without the lock: by now the pool works on, whatever the callbacks of the futures do.
         self._finish(ends)
+        if reason is None and dispatcher.killed_by_executor and exitcode in _SIGNALLED:
+            reason = "executor"
         for call in failed:
             usage = connection.used_until_its_end(used) if call.measured else None
             if usage is not None:

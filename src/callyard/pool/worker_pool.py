@@ -135,7 +135,7 @@ class WorkerPool(ThreadedRunner):
     def signal(self, signum: int) -> None:
         """End the workers by a signal. Running calls fail and later ones are cancelled, but the pool goes on."""
         self._signal = signum
-        self._dispatcher.killed = True
+        self._dispatcher.killed = self._dispatcher.killed_by_executor = True
         self._io.wake()
 
     def terminate(self) -> None:

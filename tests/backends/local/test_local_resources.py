@@ -381,6 +381,8 @@ REFUSED_OPTIONS: dict[str, tuple[Callable[[], object], type[Exception], str]] = 
     "no workers": (lambda: Executor(0), ValueError, "max_workers must be greater than 0, not 0"),
     "workers as text": (lambda: Executor("2"), TypeError, "max_workers must be an integer, not '2'"),  # type: ignore[arg-type]
     "no tasks": (lambda: Executor(max_tasks_per_child=0), ValueError, "max_tasks_per_child must be greater than 0"),
+    "progress": (lambda: Executor(progress="x"), TypeError, "progress must be True or False, not 'x'"),  # type: ignore[arg-type]
+    "dry_run": (lambda: Executor(dry_run="plan"), TypeError, "dry_run must be True or False"),  # type: ignore[arg-type]
     "initializer": (lambda: Executor(initializer=3), TypeError, "initializer must be a callable"),  # type: ignore[arg-type]
     "initargs": (lambda: Executor(initializer=abs, initargs=3), TypeError, "initargs must be a tuple"),  # type: ignore[arg-type]
     "a keyword": (lambda: Executor(max_cores=3), TypeError, "max_cores"),  # type: ignore[call-arg]
