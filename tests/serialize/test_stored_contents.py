@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
+from unittest import mock
 
 import hypothesis.strategies as st
 import numpy as np
@@ -46,20 +48,21 @@ def test_several_contents_are_found_in_turn(stored: StoredContents) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(size=st.integers(SIZE, SIZE + 9), place=st.integers(0, SIZE - 1))
-def test_one_other_byte_is_another_content(size: int, place: int) -> None:
-    stored, one = StoredContents(SegmentPool()), content(size=size)
-    other = bytearray(one)
-    other[place] ^= 1
-    first, second = stored.store(memoryview(one)), stored.store(memoryview(other))
-    assert first is not second
-    assert (bytes(first.read()), bytes(second.read())) == (one, other)
+@given(size=st.integers(SIZE, SIZE + 9), place=st.integers(0, SIZE - 1), has_numpy=st.booleans())
+def test_one_other_byte_is_another_content(size: int, place: int, has_numpy: bool) -> None:
+    with mock.patch.dict(sys.modules, {} if has_numpy else {"numpy": None}):
+        stored, one = StoredContents(SegmentPool()), content(size=size)
+        other = bytearray(one)
+        other[place] ^= 1
+        first, second = stored.store(memoryview(one)), stored.store(memoryview(other))
+        assert first is not second
+        assert (bytes(first.read()), bytes(second.read())) == (one, other)
+        assert stored.store(memoryview(bytes(other))) is second
 
 
 def test_what_differs_beyond_the_samples_and_late_is_another_content(
     stored: StoredContents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored_contents, "_AT_ONCE", SIZE // 4)
     monkeypatch.setattr(stored_contents, "_sample", lambda content: content.nbytes.to_bytes(8, "little"))
     one, other = content(), content()
     other[-1] ^= 1

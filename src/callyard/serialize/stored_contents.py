@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import weakref
+from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 from .shared_memory import Memory, OwnedSegment, PrivateBytes, SegmentPool
 
 __all__ = ["StoredContents"]
 
 _SAMPLES = 256  # bytes of a content by which an equal one is looked for
-_AT_ONCE = 1 << 20  # bytes that are compared before the comparison may end
 
 
 class StoredContents:
@@ -54,20 +56,25 @@ def _sample(content: memoryview) -> bytes:
 def _same(a: memoryview, b: memoryview) -> bool:
     """Return True if two contiguous buffers of one size have the same bytes; so NaN equals itself."""
     flat = b.cast("B")
-    return all(
-        _same_part(a[place : place + _AT_ONCE], flat[place : place + _AT_ONCE])
-        for place in range(0, a.nbytes, _AT_ONCE)
-    )
-
-
-def _same_part(a: memoryview, b: memoryview) -> bool:
+    numpy = sys.modules.get("numpy")
+    if hasattr(numpy, "frombuffer"):  # where buffers are large, it is loaded nearly always
+        one, other = _address(numpy, a), _address(numpy, flat)
+        return _memcmp()(one, other, a.nbytes) == 0
     # As 8-byte words: `memoryview` compares numbers of one format in C, several times faster than single bytes.
     words = a.nbytes // 8 * 8
-    if a[words:] != b[words:]:
-        return False
-    numpy = sys.modules.get("numpy")
-    if not hasattr(numpy, "array_equal"):  # not loaded, or another thread is loading it now
-        return a[:words].cast("Q") == b[:words].cast("Q")
-    # Twice as fast, and where buffers are large, numpy is loaded nearly always.
-    one, other = (numpy.frombuffer(each[:words], "u8") for each in (a, b))  # type: ignore[union-attr]
-    return bool(numpy.array_equal(one, other))  # type: ignore[union-attr]
+    return a[words:] == flat[words:] and a[:words].cast("Q") == flat[:words].cast("Q")
+
+
+def _address(numpy: Any, content: memoryview) -> int:
+    """Return the address of a buffer, which may be read-only; `content` keeps it valid."""
+    return int(numpy.frombuffer(content, "u1").__array_interface__["data"][0])
+
+
+@cache
+def _memcmp() -> Callable[[int, int, int], int]:
+    """Return the function of the C library: other threads run on meanwhile, and it ends at the first difference."""
+    import ctypes  # here, because few processes compare large contents; numpy has loaded it
+
+    memcmp = ctypes.CDLL(None).memcmp
+    memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+    return memcmp
