@@ -45,6 +45,10 @@ class CachedResult:
         """The size of the whole entry (bytes)."""
         return self._stored.head.size
 
+    def load_mapped(self) -> Any:
+        """Return the result to pass it on: large arrays in it stay in the file until they are looked at."""
+        return self._stored.mapped().output()
+
     def load(self) -> Any:
         if not self.failed:
             return self._stored.output()

@@ -82,7 +82,10 @@ class Answers:
             data, spans = packed.data, packed.spans
             memories = [memory.read() for memory in packed.memories]
         else:
-            value = future.result() if packed is None else packed.load()
+            if isinstance(packed, CachedResult):
+                value = packed.load_mapped()
+            else:
+                value = future.result() if packed is None else packed.load()
             with noting_files() as files:
                 data, memories = _pickled(value)
             spans = tuple((place, 0, memory.nbytes) for place, memory in enumerate(memories))

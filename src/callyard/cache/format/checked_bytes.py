@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 
 from ...errors import CacheError
@@ -29,6 +30,10 @@ class BytesInMemory:
 
     def read_into(self, at: int, target: memoryview) -> None:
         target[:] = self.read(at, len(target))
+
+    def map(self, at: int, length: int) -> memoryview | None:
+        """Return None: there is no file to map."""
+        return None
 
 
 class BytesOnDisk:
@@ -63,6 +68,10 @@ class BytesOnDisk:
                     raise CacheError(f"{self._path} became shorter while it was read: ask for the result again")
                 target = target[count:]
 
+    def map(self, at: int, length: int) -> memoryview | None:
+        """Return None: what a user keeps is read, as the end of a process whose mapped file is shortened is a crash."""
+        return None
+
     def _check(self, fd: int) -> None:
         """Raise CacheError if the content is not the checked one any more; additions behind it are allowed."""
         found = identity(os.fstat(fd))
@@ -72,6 +81,27 @@ class BytesOnDisk:
         if found[:2] != self._identity[:2] or checksum_of(fd, first, end, self._number) != self._checksum:
             raise CacheError(f"{self._path} was replaced after it had been checked: ask for the result again")
         self._identity = found
+
+
+class MappedBytes(BytesOnDisk):
+    """The content of a large file for a process that passes it on: arrays stay in the file until they are looked at."""
+
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, file: BytesOnDisk) -> MappedBytes:
+        """Return the content of this file."""
+        return cls(file._path, file._number, file._identity, file._block, file._start, file.size, file._checksum)
+
+    def map(self, at: int, length: int) -> memoryview | None:
+        """Return a private mapping: writes to it do not reach the file."""
+        _check_span(at, length, self._start, self.size)
+        first = self._block + at
+        start = first // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
+        with open(self._path, "rb", buffering=0) as file:
+            self._check(file.fileno())
+            mapping = mmap.mmap(file.fileno(), first - start + length, access=mmap.ACCESS_COPY, offset=start)
+        return memoryview(mapping)[first - start :]
 
 
 def _check_span(at: int, length: int, start: int, size: int) -> None:

@@ -19,6 +19,8 @@ class ByteSource(Protocol):
 
     def read(self, at: int, length: int) -> memoryview: ...
     def read_into(self, at: int, target: memoryview) -> None: ...
+    def map(self, at: int, length: int) -> memoryview | None:
+        """Return these bytes as writable memory that is read from the file when it is looked at; None for a copy."""
 
 
 class Unloadable(CacheError):
@@ -61,8 +63,9 @@ def _read_array(node: Node, source: ByteSource) -> Any:
     length = math.prod(shape) * max(dtype.itemsize, 1)
     if dtype.hasobject or min(shape, default=0) < 0 or length > source.size:
         raise ValueError("not an array of this file")
-    array = np.empty(shape, dtype)
-    if length:
+    mapped = source.map(node["at"], length) if length and dtype.itemsize else None
+    array = np.empty(shape, dtype) if mapped is None else np.frombuffer(mapped, dtype).reshape(shape)
+    if length and mapped is None:
         source.read_into(node["at"], memoryview(array.reshape(-1).view(np.uint8)))
     if node.get("order") == "F":
         array = np.asfortranarray(array)

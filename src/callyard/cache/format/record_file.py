@@ -11,7 +11,7 @@ import os
 from ...errors import CacheError, VersionMismatch
 from ...utils.lite_stdlib import Any, Iterator, json_loads
 from . import hdf5
-from .checked_bytes import BytesInMemory, BytesOnDisk, checksum, checksum_of, identity, read_at
+from .checked_bytes import BytesInMemory, BytesOnDisk, MappedBytes, checksum, checksum_of, identity, read_at
 from .decode import Unloadable, decode
 from .encode import Node
 from .header import DamagedFile, Header, damaged, load_head
@@ -100,6 +100,13 @@ class Stored:
     def output(self) -> Any:
         """Return the result of the call, or the stored pair of exception and traceback."""
         return self._part("error" if self.head.state == FAILED else "output")
+
+    def mapped(self) -> Stored:
+        """Return the same record, for a process that passes its arrays on: see `MappedBytes`."""
+        content = self._content
+        if isinstance(content, BytesOnDisk):
+            content = MappedBytes.of(content)
+        return Stored(self.head, self._path, self._nodes, content)
 
     def failure(self) -> tuple[BaseException, Any]:
         """Return the exception of a failed call, and its traceback."""
