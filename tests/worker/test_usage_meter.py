@@ -71,7 +71,7 @@ def test_only_the_first_stop_counts(monkeypatch: pytest.MonkeyPatch):
     meter.stop()
     first = meter.usage()
     meter.stop()
-    assert meter.usage() is first
+    assert meter.usage() == first
 
 
 def test_a_system_that_tells_no_peaks(monkeypatch: pytest.MonkeyPatch):
