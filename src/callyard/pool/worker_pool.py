@@ -108,6 +108,7 @@ class WorkerPool(ThreadedRunner):
         Without `all_of_them`, calls with a starting worker count as begun.
         """
         self._dispatcher.tell(partial(self._dispatcher.drop_waiting, all_of_them))
+        self._dispatcher.settle()  # whoever cancels looks at the futures next
 
     def let_idle_workers_go(self) -> None:
         """Retire the idle workers, because another process is going to use their resources."""
