@@ -187,14 +187,14 @@ class Dispatcher:
             self._wake()
 
     def _send(self, connection: AnyConnection, instruction: SendToWorker) -> None:
+        if self.recorder is not None:  # first: a call that is seen to run has started in the record, too
+            worker = "" if connection.pid is None else f"worker {connection.pid}"
+            for call in cast("list[Call]", instruction.calls):
+                self.recorder.started(call.future, _HOST, worker, call.attempt)
         self._sending = connection
         connection.sent_at = time.monotonic()
         connection.send(cast("list[Call]", instruction.calls))
         self._sending = None  # not in a `finally`: after an exception only the worker knows how much was sent
-        if self.recorder is not None:
-            worker = "" if connection.pid is None else f"worker {connection.pid}"
-            for call in cast("list[Call]", instruction.calls):
-                self.recorder.started(call.future, _HOST, worker, call.attempt)
         if not self.io_polls and len(connection.in_flight) > 1:
             # A second call behind a running one may have to be taken back, and nothing else would wake the thread for
             # that.
