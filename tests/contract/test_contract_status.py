@@ -10,6 +10,7 @@ import pytest
 from gate import Gate, until
 
 from callyard import Executor, batched, item
+from callyard.backends.unfinished_calls import unfinished_of
 
 Make = Callable[..., Executor]
 
@@ -40,6 +41,26 @@ def test_explain_says_what_a_call_waits_for_where_it_runs_and_how_it_has_ended(e
     assert last.explain() == "has ended: returned tuple"
     until(lambda: not ex.status().count("running"))
     assert ex.status().count("finished") == 3, ex.status()
+
+
+@pytest.mark.feature("kill")
+@pytest.mark.core
+@pytest.mark.smoke
+def test_a_running_call_is_ended_alone_by_a_persons_word(make: Make, gate: Gate) -> None:
+    ex = make()
+    held, other = ex.submit(gate.hold, 1), ex.submit(gate.hold, 2)
+    gate.arrived(2)
+    until(lambda: held.running() and other.running())
+    number = min(call.number for call in unfinished_of(ex._running.backend))
+    (words,) = ex._running.cancel_call(number, "")
+    assert words.startswith("ended 'hold'")
+    assert words.endswith(", which was running")
+    until(held.done)
+    assert held.cancelled()
+    assert not other.done()
+    assert ex.submit(calls.same, 3).result() == 3
+    gate.open()
+    assert other.result() == 2
 
 
 @pytest.mark.core

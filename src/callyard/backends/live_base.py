@@ -235,7 +235,7 @@ class LiveBackend:
         """Return the calls that have not ended."""
         found = [UnfinishedCall(each.order, future) for future, each in tuple(self._waiting.items())]
         for call in self._runner.placed_calls():
-            end = partial(self._runner.end_call, call) if self._runner.ends_calls else None
+            end = partial(self._runner.end_call, call) if self._runner.can_end(call) else None
             found.append(UnfinishedCall(call.order, call.future, _key_of(call), end))
         return found
 

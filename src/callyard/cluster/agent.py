@@ -97,6 +97,7 @@ class Agent:
             agent_protocol.WORKERS: self._workers,
             agent_protocol.TAKE_BACK: self._take_back,
             agent_protocol.ALONE: self._alone,
+            agent_protocol.END_CALL: self._end_call,
             agent_protocol.SIGNAL: self._signal,
             agent_protocol.END: self._end,
         }
@@ -253,6 +254,11 @@ class Agent:
 
     def _alone(self, number: int, body: bytes) -> None:
         self._runner.let_idle_workers_go()
+
+    def _end_call(self, number: int, body: bytes) -> None:
+        for call in self._runner.placed_calls():
+            if call.future.sequence == number:
+                self._runner.end_call(call)
 
     def _signal(self, number: int, body: bytes) -> None:
         # Waiting calls first, so that they are reported as not begun, and only running ones as lost.

@@ -189,6 +189,15 @@ class AgentConnection:
         """Ask for the calls that have not begun there."""
         self.sender.add(json_frame(agent_protocol.TAKE_BACK))
 
+    def end_call(self, call: Call) -> bool:
+        """Let a call that was sent there be ended; return False if it was not."""
+        for sequence, each in self.in_flight.items():
+            if each is call:
+                # Bulk: it must not pass the call itself, which may wait behind large buffers.
+                self.sender.add(frames.encode(agent_protocol.END_CALL, 0, sequence), bulk=True)
+                return True
+        return False
+
     def release_idle_workers(self) -> None:
         """Let idle workers end: their GPUs and memory may be needed by ranks of an MPI call."""
         self.sender.add(json_frame(agent_protocol.ALONE))

@@ -37,13 +37,13 @@ _MOST = 0xFFFFFFFF  # the largest number in the head of a frame
 class AgentReply:
     """The reply to one call, in the place of a future. The first end is sent, and any later one ignored."""
 
-    __slots__ = ("_ended", "_note", "_pace", "_sender", "_sequence", "_usage", "attempts", "name")
+    __slots__ = ("_begun", "_ended", "_note", "_pace", "_sender", "_sequence", "_usage", "attempts", "name")
     passes_again_on = True
 
     def __init__(self, name: str, sequence: int, pace: CallDurations, sender: FrameSender) -> None:
         self.name, self._sequence, self._pace, self._sender = name, sequence, pace, sender
         self._note: Any = None
-        self._ended = False
+        self._begun = self._ended = False
         self._usage: Usage | None = None
         self.attempts = 0  # set once the call was run again here
 
@@ -55,13 +55,18 @@ class AgentReply:
     # -- for the worker pool ---------------------------------------------------------------------------
 
     def set_running_or_notify_cancel(self) -> bool:
-        return True
+        self._begun = not self._ended
+        return self._begun
+
+    def done(self) -> bool:
+        return self._ended
 
     def cancelled(self) -> bool:
-        return False
+        return self._ended and not self._begun
 
     def again(self) -> None:
-        """Do nothing: the call goes to another worker of this node, which does not concern the driver."""
+        """Wait again: the call goes to another worker of this node, which does not concern the driver."""
+        self._begun = False
 
     def note_usage(self, usage: Usage) -> None:
         self._usage = usage
@@ -104,11 +109,14 @@ class AgentReply:
             said["usage"] = self._usage.known()
         self._say(LOST, 0, json.dumps(said).encode())
 
-    def cancel(self) -> None:
+    def cancel(self) -> bool:
+        if self._begun:
+            return False
         if self.attempts:  # it waits to be run again
             self._say_whole(BACK, {}, [])
         else:
             self._say(BACK, 0, b"")
+        return True
 
     # -- to the driver ---------------------------------------------------------------------------------
 

@@ -107,6 +107,14 @@ class Agents:
             agent.signal(signum)
             self._to_flush[agent] = None
 
+    def end_call(self, call: Call) -> bool:
+        """Let the agent of a call end it; return False if no agent has it."""
+        for agent in self._by_peer.values():
+            if agent.end_call(call):
+                self._to_flush[agent] = None
+                return True
+        return False
+
     def nodes_to_come(self, kind: int) -> str:
         """Return in words what becomes of nodes that are not there yet; "" if none is going to come."""
         return self._starter.nodes_to_come(kind)

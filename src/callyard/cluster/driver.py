@@ -25,7 +25,7 @@ from ..events.recorder import Recorder
 from ..futures import Future, Lazy, ends_futures
 from ..pool.call import Call, refuse
 from ..pool.threaded_runner import ThreadedRunner
-from ..pool.worker_events import finish
+from ..pool.worker_events import cancel_unwanted, finish
 from ..serialize.shared_memory import SegmentPool
 from ..status.call_status import CallStatus
 from ..status.executor_status import ExecutorStatus
@@ -89,6 +89,14 @@ class ClusterDriver(ThreadedRunner):
                 event.future.cancel()
         if self._io.started:
             self._tell(self._drop_waiting)  # a call may have been on its way from the inbox to the placement
+
+    def can_end(self, call: Call) -> bool:
+        return not call.need.by_scheduler  # the ranks of such a call are on several nodes
+
+    def end_call(self, call: Call) -> bool:
+        call.unwanted = True
+        self._tell(partial(self._end_call, call))
+        return not call.future.done()
 
     def prepare(self) -> None:
         """Start the thread and the agents now, because a call is going to come."""
@@ -203,6 +211,10 @@ class ClusterDriver(ThreadedRunner):
     def _prepare(self) -> None:
         self._prepared = True
 
+    def _end_call(self, call: Call) -> None:
+        if not self._agents.end_call(call):  # it waits again, or has ended
+            call.future.cancel()
+
     def _kill(self, signum: int) -> None:
         running = [call for node in self._placement.nodes.values() for call in cast("list[Call]", node.in_flight)]
         # Calls with a grace of their own may take so long; the agents' own end comes on top.
@@ -216,7 +228,9 @@ class ClusterDriver(ThreadedRunner):
         ends = self._agents.ends
         while ends:
             call, how, what = ends.popleft()
-            if how == "lost":
+            if how == "lost" and hasattr(call, "unwanted"):
+                cancel_unwanted(call)
+            elif how == "lost":
                 call.future.fail_with(what) if isinstance(what, BaseException) else call.future.fail(what)
             elif call.asks_again:
                 self._run_again(call, what)
@@ -262,15 +276,14 @@ class ClusterDriver(ThreadedRunner):
         self._agents.lost.clear()
         back, self._agents.returned = self._agents.returned, []
         self._wait_again(back)
-        for call in back:
-            if self._killed_at is not None:
-                call.future.cancel()
-        if self._killed_at is None:
-            self._placement.put_back(reversed(back))
+        ends = [call for call in back if self._killed_at is not None or hasattr(call, "unwanted")]
+        for call in ends:
+            call.future.cancel()
+        self._placement.put_back(call for call in reversed(back) if not call.future.done())
 
     def _lost(self, call: Call, words: str) -> None:
         """Run a call of a lost node again, if permitted; otherwise end it."""
-        if call.restarted < call.plan.restarts and self._killed_at is None:
+        if call.restarted < call.plan.restarts and self._killed_at is None and not hasattr(call, "unwanted"):
             call.restarted += 1
             call.next_attempt()
             self._agents.returned.append(call)

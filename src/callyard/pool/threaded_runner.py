@@ -33,8 +33,6 @@ class ThreadedRunner:
         recorder: is told where calls begin; None where nobody asks.
     """
 
-    ends_calls = False  # a running call can be ended alone
-
     def __init__(self) -> None:
         self.forked = False  # True in a copy in a forked process
         self.ended_calls = EndedCalls()  # that failed or were cancelled; those with results are in `CallDurations`
@@ -100,8 +98,12 @@ class ThreadedRunner:
         """Return the calls that wait for room, or run. Any thread may ask."""
         raise NotImplementedError
 
+    def can_end(self, call: Call) -> bool:
+        """Return True if this call can be ended alone while it runs."""
+        return False
+
     def end_call(self, call: Call) -> bool:
-        """End a running call, and cancel its future; return False if the call has ended. Only if `ends_calls`."""
+        """End a running call, and cancel its future; return False if the call has ended. Only if `can_end`."""
         raise NotImplementedError
 
     def begin_end(self) -> None:

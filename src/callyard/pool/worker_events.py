@@ -178,8 +178,7 @@ class WorkerEvents:
             if usage is not None:
                 call.used(usage)
             if hasattr(call, "unwanted"):
-                call.future.again()
-                call.future.cancel()
+                cancel_unwanted(call)
                 continue
             before = f"{connection.fault}, so " if connection.fault else connection.rank_gone
             call.future.fail_with(lost_error(call, connection.pid, exitcode, reason, before))
@@ -312,14 +311,19 @@ def finish(call: Call, packed: Lazy, failed: bool) -> None:
     if note is not None and call.noted is not None and call.noted(call, note):
         return  # the call did not run here
     if failed and hasattr(call, "unwanted"):
-        call.future.again()
-        call.future.cancel()
+        cancel_unwanted(call)
     elif failed:
         call.future.fail(PackedError(packed, call))
     else:
         call.pace.finished += 1  # before the end: whoever has the result may ask for the status at once
         if not call.future.finish(packed):
             call.pace.finished -= 1  # cancelled meanwhile
+
+
+def cancel_unwanted(call: Call) -> None:
+    """Cancel a call that ran, and was ended by a person's word."""
+    call.future.again()
+    call.future.cancel()
 
 
 def _fail_not_started(call: Call, connection: AnyConnection, exitcode: int | None, reason: str | None) -> None:

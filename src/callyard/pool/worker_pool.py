@@ -56,8 +56,6 @@ class ExtraSocket(Protocol):
 class WorkerPool(ThreadedRunner):
     """A pool of worker processes of this machine. It is made idle: the first call starts thread and processes."""
 
-    ends_calls = True
-
     def __init__(
         self,
         placement: WorkerPlacement,
@@ -148,6 +146,9 @@ class WorkerPool(ThreadedRunner):
         self._dispatcher.killed = True
         self.cancel_waiting(True)
         self._io.wake()
+
+    def can_end(self, call: Call) -> bool:
+        return True
 
     def end_call(self, call: Call) -> bool:
         call.unwanted = True

@@ -16,6 +16,7 @@ behind those, are sent as bulk (marked * here): all other frames may pass them.
                        CALL      run this call; * with large buffers
                        TAKE_BACK return the calls that have not begun; none of them begins here any more
                        ALONE     let idle workers go: their resources are for ranks of a call over several nodes
+                       END_CALL * end this call alone, although it runs; the answer is BACK
                        SIGNAL    end the workers by this signal, and run no call any more
                        END     * end when all calls have ended
     agent -> driver    HELLO     the agent's name, its versions, the resources of the machine
@@ -44,7 +45,7 @@ from .frames import HEAD, Frame
 from .sent_buffers import KeptBuffers, SentBuffers
 
 WELCOME, REFUSED, SURROUNDINGS, PLAN, DEFINE, FORGET, WORKERS, CALL, TAKE_BACK, ALONE, SIGNAL, END = range(31, 43)
-FORGET_BUFFERS, FORGET_PLANS = range(43, 45)
+FORGET_BUFFERS, FORGET_PLANS, END_CALL = range(43, 46)
 HELLO, RESULT, ERROR, LOST, NOT_STARTED, BACK, TAKEN_BACK, WARNING, ENDED, LEAVING, STARTED = range(51, 62)
 
 WHOLE = 1  # flag of a frame: the body was made by `wrap`; without the flag the body is a pickle alone

@@ -161,9 +161,16 @@ class GatewayBackend:
         for future in list(self._unfinished):
             call = getattr(future, "call", None)
             if call is not None:
-                end = partial(_cancel_begun, future) if self.detached else None
-                found.append(UnfinishedCall(call.number, future, "", end))
+                found.append(UnfinishedCall(call.number, future, "", partial(self._end_call, call)))
         return found
+
+    def _end_call(self, call: GatewayCall) -> bool:
+        """End a call although it runs; return False if it has ended."""
+        if self.detached:  # the gateway, told of the cancelled call, ends its job
+            call.future.again()
+            return call.future.cancel()
+        self._told.say(protocol.END_CALL, call.number)
+        return not call.future.done()
 
     def _nudge(self) -> None:
         self._wake.put(None)
@@ -374,12 +381,6 @@ class GatewayBackend:
     @property
     def description(self) -> str:
         return self._description
-
-
-def _cancel_begun(future: Future[Any]) -> bool:
-    """Cancel a call although its job runs: the gateway, told of the cancelled call, ends the job."""
-    future.again()
-    return future.cancel()
 
 
 def _nothing() -> None:

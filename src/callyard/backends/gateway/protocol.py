@@ -6,6 +6,7 @@
                         CANCEL     cancel the call of this number
                         FORGET     numbers of calls with a result that no later call will name
                         FORGET_FUNCTIONS   numbers of functions that no later call will name
+                        END_CALL   end the live call of this number alone, although it runs
                         KILL       end all calls, by this signal where they run
                         LEAVE      this process ends; jobs go on
                         CLOSE      end, now that all calls have ended
@@ -50,7 +51,7 @@ __all__ = [
 
 OPEN, FUNCTION, CALL, CONTENT, CANCEL, FORGET, FORGET_FUNCTIONS, KILL, LEAVE, CLOSE, ASK = range(71, 82)
 OPENED, REFUSED, WANT, NEWS, RESULT, ERROR, CANCELLED, WARNING, ENDED = range(91, 100)
-ALIVE, BEGIN, PIECE, END, ANSWER, USAGE = range(100, 106)
+ALIVE, BEGIN, PIECE, END, ANSWER, USAGE, END_CALL = range(100, 107)
 
 BEAT = 10.0  # s between two signs of life
 SILENCE = 35.0  # s without any byte after which the other side counts as gone

@@ -31,6 +31,7 @@ from ...worker.exceptions import unreadable_call
 from ..base import Backend, status_of
 from ..cached.backend import CachedBackend
 from ..cached.cached_future import CachedFuture
+from ..unfinished_calls import unfinished_of
 from . import protocol
 from .contents import ContentSink
 from .incomplete_calls import IncompleteCalls
@@ -134,6 +135,8 @@ class Gateway:
     def _end(self, kind: int, number: int, content: Any, backend: Backend) -> None:
         if kind == protocol.ASK:
             self._writer.put(protocol.ANSWER, number, self._answered(content, backend))
+        elif kind == protocol.END_CALL:
+            self._end_call(number, backend)
         elif kind == protocol.KILL:
             self._cancel_waiting()
             backend.kill(number)
@@ -145,6 +148,18 @@ class Gateway:
             self._cancel_late(at_once=True)
             # In another thread, as a call that was cancelled too late may still run, and messages are signs of life.
             threading.Thread(target=self._close, args=(backend,), name="gateway-end", daemon=True).start()
+
+    def _end_call(self, number: int, backend: Backend) -> None:
+        future = self._futures.get(number)
+        meant = (future, getattr(future, "inner", None))  # with a cache here, its backend's own
+        for call in unfinished_of(backend):
+            if call.future not in meant or call.future.cancel():
+                continue
+            if call.end is None:
+                words = f"{call.future.name!r} {call.future.explain()}, and cannot be ended there alone"
+                self._writer.put(protocol.WARNING, 0, words)
+            else:
+                call.end()
 
     def _end_if_left(self) -> None:
         """Say the last word to a driver that ends, once all its calls have been submitted."""
