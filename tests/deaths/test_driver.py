@@ -307,7 +307,7 @@ def test_block_left_by_an_interrupt(kind: type[BaseException], fifo: Any) -> Non
             acts.hear(meeting)
             raise kind
     assert isinstance(running.exception(), WorkerLost)
-    assert "ended with its executor, by Ctrl-C" in str(running.exception())
+    assert "SIGTERM, as its executor was ended by Ctrl-C" in str(running.exception())
     assert waiting.cancelled()
     assert dependent.cancelled()
     with pytest.raises(RuntimeError, match="after shutdown"):

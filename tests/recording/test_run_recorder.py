@@ -251,6 +251,18 @@ def test_a_callback_may_shut_down_while_other_calls_go_on(gate: Gate):
     assert [call.state for call in ex._running.record.calls.values()] == ["finished", "finished"]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("calls", [1, 33, 200])
+def test_a_look_at_the_record_and_the_end_wait_for_no_bundle(monkeypatch: pytest.MonkeyPatch, calls: int):
+    monkeypatch.setattr(run_recorder, "_LATENCY", 3600.0)
+    with callyard.Executor(1, events=True) as executor:
+        for _ in range(2):
+            for future in [executor.submit(abs, number) for number in range(calls)]:
+                future.result()
+            record = executor._running.record
+        assert record is not None
+        assert record.counts() == {"finished": 2 * calls}
+
+
 def test_a_function_that_takes_events_may_ask_for_the_record():
     counted: list[int] = []
 

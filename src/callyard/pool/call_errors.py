@@ -12,11 +12,6 @@ from ..system.machine import find_memory
 from ..worker.communicator import find_launcher, launcher_advice, words_of_alone
 from .call import Call
 
-_HOW = {
-    "silence": "was ended with its zygote, which did not answer",
-    "executor": "was ended with its executor, by Ctrl-C, terminate_workers() or kill_workers()",
-}
-
 
 class PackedError:
     """A packed exception of the function; opened, the exception has the remote traceback as its cause."""
@@ -51,7 +46,9 @@ def _lost_error(call: Call, pid: int | None, exitcode: int | None, reason: str |
         return OutOfMemory(no_memory_left(repr(name), _owner_of_limit()))
     runs = f" (run {call.restarted + 1} of {call.plan.restarts + 1})" if call.plan.restarts else ""
     log = call.plan.options.get("error_log_file")
-    how = _HOW.get(reason or "") or how_it_ended(exitcode)
+    how = "was ended with its zygote, which did not answer" if reason == "silence" else how_it_ended(exitcode)
+    if reason == "executor":
+        how += ", as its executor was ended by Ctrl-C, terminate_workers() or kill_workers()"
     would_help = not call.plan.restarts and reason != "executor"
     error = WorkerLost(
         f"{name!r} lost its worker{runs}: {before}process {pid} on {socket.gethostname()} {how}"

@@ -71,6 +71,7 @@ class RunRecorder:
         self._order = count()
         self._asked: IdentityCache[Resources, Mapping[str, object]] = IdentityCache()
         self._closing = self._ended = self._forked = False
+        self._hurries = False  # a thread waits for the notes so far
         # Of the thread:
         self._events: list[Event] = []  # of this bundle
         self._written = 0.0  # monotonic clock (s)
@@ -152,6 +153,7 @@ class RunRecorder:
         done = threading.Lock()
         done.acquire()
         self._put(partial(self._told, done.release))
+        self._hurries = True
         self._hurry.put(None)
         return done.acquire(timeout=_PATIENCE if patience is None else patience)
 
@@ -195,7 +197,10 @@ class RunRecorder:
         while True:
             self._take_notes()
             self._deliver()
-            if self._notes.empty() or time.monotonic() > self._written + _WRITE:
+            if self._notes.empty():
+                self._hurries = False
+                self._write()
+            elif time.monotonic() > self._written + _WRITE:  # there may always be some
                 self._write()
             if self._closing and not self._open and self._notes.empty():
                 self._emit(RunEnded(time.time()))
@@ -205,16 +210,17 @@ class RunRecorder:
                 return
 
     def _take_notes(self) -> None:
-        """Wait for notes and take all; without any for a while, ask waiting calls for their reasons."""
+        """Wait for notes and take a bundle; without any for a while, ask waiting calls for their reasons."""
         try:
             note = next_item(self._notes, self._waiting.patience(time.monotonic()))
         except queue.Empty:
             self._ask_waiting()
             return
         _safely(note)
-        if not self._closing:
+        if not (self._closing or self._hurries):
             self._gather(_PAUSE if self._notes.qsize() > _BUNDLE else self._latency)
-        for _ in range(max(_BUNDLE, self._notes.qsize() // _SHARE)):
+        left = self._notes.qsize()
+        for _ in range(left if self._closing or self._hurries else max(_BUNDLE, left // _SHARE)):
             if self._notes.empty():
                 break
             _safely(self._notes.get())

@@ -29,15 +29,26 @@ def pair(make: Make) -> Executor:
     return make(backend=Local(cores=4, memory=8)).with_resources(ranks=2)
 
 
+@pytest.fixture(autouse=True)
+def own_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep Open MPI's shared memory in a directory of these tests: in /dev/shm it is that of all programs."""
+    for component in ("vader", "sm"):
+        monkeypatch.setenv(f"OMPI_MCA_btl_{component}_backing_directory", os.environ["TMPDIR"])
+
+
 @contextmanager
 def counting_files() -> Iterator[None]:
     """Nothing new in the places where launchers keep files."""
     places = [Path("/dev/shm"), Path(os.environ["TMPDIR"])]
-    ours = (f"callyard-{os.getpid()}-", "ompi", "vader")
-    before = {path for place in places if place.exists() for path in place.iterdir()}
+    ours = (f"callyard-{os.getpid()}-", "ompi", "vader", "sm_")
+
+    def found() -> set[Path]:
+        there = {path for place in places if place.exists() for path in place.iterdir()}
+        return {path for path in there if path.name.startswith(ours[:1] if path.parent.name == "shm" else ours)}
+
+    before = found()
     yield
-    left = {path for place in places if place.exists() for path in place.iterdir()} - before
-    assert not {path for path in left if path.name.startswith(ours)}
+    assert not found() - before
 
 
 def rank_of(*values: Any) -> tuple[Any, ...]:
