@@ -29,18 +29,14 @@ def pair(make: Make) -> Executor:
     return make(backend=Local(cores=4, memory=8)).with_resources(ranks=2)
 
 
-@pytest.fixture(autouse=True)
-def own_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep Open MPI's shared memory in a directory of these tests: in /dev/shm it is that of all programs."""
-    for component in ("vader", "sm"):
-        monkeypatch.setenv(f"OMPI_MCA_btl_{component}_backing_directory", os.environ["TMPDIR"])
-
-
 @contextmanager
 def counting_files() -> Iterator[None]:
-    """Nothing new in the places where launchers keep files."""
+    """Nothing new in the places where launchers keep files.
+
+    What Open MPI has in /dev/shm itself is of other programs: ranks of this one have a directory there.
+    """
     places = [Path("/dev/shm"), Path(os.environ["TMPDIR"])]
-    ours = (f"callyard-{os.getpid()}-", "ompi", "vader", "sm_")
+    ours = (f"callyard-{os.getpid()}-", "ompi", "vader")
 
     def found() -> set[Path]:
         there = {path for place in places if place.exists() for path in place.iterdir()}
