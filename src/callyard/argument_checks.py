@@ -136,7 +136,7 @@ def check_count(name: str, value: object, alternative: str = "") -> None:
 
 def check_flag(name: str, value: object) -> None:
     """Refuse a value that is neither True nor False: any other text or object would count as True."""
-    if not isinstance(value, (bool, int)) or value not in (0, 1):
+    if value not in (0, 1):
         raise TypeError(f"{name} must be True or False, not {value!r}")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Callable
 
 import contract_calls as calls
 import pytest
 from gate import Gate, until
 
-from callyard import Executor, batched, item
+from callyard import Again, Executor, batched, item
 from callyard.backends.unfinished_calls import unfinished_of
 
 Make = Callable[..., Executor]
@@ -61,6 +62,34 @@ def test_a_running_call_is_ended_alone_by_a_persons_word(make: Make, gate: Gate)
     assert ex.submit(calls.same, 3).result() == 3
     gate.open()
     assert other.result() == 2
+
+
+@pytest.mark.feature("kill", "again", "any function")
+@pytest.mark.core
+def test_a_call_that_is_ended_by_a_persons_word_does_not_run_again(make: Make, gate: Gate) -> None:
+    """Though it saves its state at SIGTERM, to go on from there."""
+
+    def go_on(runs: int) -> None:
+        class Told(Exception):
+            pass
+
+        def told(*_: object) -> None:
+            raise Told
+
+        signal.signal(signal.SIGTERM, told)
+        try:
+            gate.hold()
+        except Told:
+            raise Again(runs + 1) from None
+
+    ex = make(1)
+    held = ex.submit(go_on, 1)
+    gate.arrived()
+    until(held.running)
+    (call,) = unfinished_of(ex._running.backend)
+    ex._running.cancel_call(call.number, "")
+    until(held.done)
+    assert held.cancelled()
 
 
 @pytest.mark.core

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 from gate import Gate, until
 
@@ -57,17 +56,16 @@ def test_calls_are_cancelled_once_the_caller_goes_on(gate: Gate) -> None:
         assert held.result() == "done"
 
 
-def test_a_finalizer_in_a_decision_does_not_wait_for_its_end(gate: Gate) -> None:
+def test_a_finalizer_in_a_decision_leaves_the_cancelling_to_it(gate: Gate) -> None:
     with Executor(1) as executor:
         held = executor.submit(gate.hold, "done")
         gate.arrived()
         waiting = executor.submit(abs, -1)
         dispatcher = dispatcher_of(executor)
         with dispatcher.lock:
-            dispatcher.tell(partial(dispatcher.drop_waiting, True))
-            dispatcher.settle()
+            executor._running.backend.cancel_pending()
             assert not waiting.cancelled()
-        dispatcher.settle()
+        dispatcher.pump()
         assert waiting.cancelled()
         gate.open()
         assert held.result() == "done"

@@ -181,7 +181,7 @@ def test_calls_are_cancelled_by_number_or_key(tmp_path: Path, gate: Gate) -> Non
         gate.arrived()
         assert the_one(ask_all("cancel", key="nothing")).answer["done"] == []  # type: ignore[index]
         (words,) = the_one(ask_all("cancel", key="wa")).answer["done"]  # type: ignore[index]
-        assert words.startswith("cancelled nothing: the keys of 2 calls begin with wa, as waiting, wanted;")
+        assert words.startswith("cancelled nothing: 2 keys begin with wa, as waiting, wanted;")
         assert not waiting.cancelled()
         assert not other.cancelled()
         done = the_one(ask_all("cancel", key="wait")).answer["done"]  # type: ignore[index]

@@ -52,7 +52,7 @@ def cancel_calls(backend: Backend, number: int | None, key: str) -> list[str]:
     meant = [call for call in calls if key and call.key.startswith(key)]
     if len(keys := sorted({call.key for call in meant})) > 1:
         shown = ", ".join(map(short_key, keys[:_SHOWN])) + (", ..." if len(keys) > _SHOWN else "")
-        return [f"cancelled nothing: the keys of {len(keys)} calls begin with {key}, as {shown}; give more of one"]
+        return [f"cancelled nothing: {len(keys)} keys begin with {key}, as {shown}; give more of one"]
     return list(_cancelled(meant))
 
 

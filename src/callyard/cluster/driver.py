@@ -232,7 +232,7 @@ class ClusterDriver(ThreadedRunner):
                 cancel_unwanted(call)
             elif how == "lost":
                 call.future.fail_with(what) if isinstance(what, BaseException) else call.future.fail(what)
-            elif call.asks_again:
+            elif call.asks_again and not hasattr(call, "unwanted"):
                 self._run_again(call, what)
             else:
                 finish(call, what, how == "error")

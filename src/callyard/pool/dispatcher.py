@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 from ..events.recorder import Recorder
-from ..utils.locks import if_free, new_lock, under
+from ..utils.locks import if_free, new_lock
 from ..worker.end_sequence import GRACE
 from .call import Call, CallPlan, refuse
 from .mpi_group import RankGroup
@@ -48,7 +48,7 @@ class Dispatcher:
     def __init__(self, placement: WorkerPlacement, wake: Callable[[], object]) -> None:
         self.placement = placement
         self._wake = wake  # wakes the I/O thread
-        # Guards the placement, and sending to workers and zygote. Users' threads wait for it in `settle` alone.
+        # Guards the placement, and sending to workers and zygote. In users' threads only `if_free` takes this lock.
         self.lock = new_lock()
         self.inbox: deque[Any] = deque()  # calls, and functions to run; added without the lock, removed with it
         # From the I/O thread: a worker is ready (None), or these calls have ended there.
@@ -99,17 +99,10 @@ class Dispatcher:
         if self.stopped:
             refuse(self.inbox)
 
-    def settle(self) -> None:
-        """Wait until the events so far have been dealt with, by this thread or the one with the lock.
-
-        A finalizer that interrupts a decision does not wait: the decision goes on after it.
-        """
-        while self.inbox and not (self.forked or self.stopped or self.lock._is_owned()):
-            under(self.lock, _nothing)  # until the turn of another thread is over
-            if self._half_done:  # by an exception there; the I/O thread puts it in order
-                return
-            self.pump()
-        self.cancel_dropped()
+    def waiting(self, all_of_them: bool) -> list[Call]:
+        """Return the calls that `drop_waiting` would drop at this moment. Any thread may ask."""
+        arriving = [event for event in tuple(self.inbox) if type(event) is Call]
+        return [*arriving, *cast("list[Call]", self.placement.droppable(all_of_them))]
 
     def cancel_dropped(self) -> None:
         """Cancel the calls dropped under the lock, now without the lock.
@@ -344,10 +337,6 @@ class Dispatcher:
             self._put_in_order()
         self.take_in()
         return cast("Iterator[Call]", self.placement.drain())
-
-
-def _nothing() -> None:
-    """Do nothing, with the lock held."""
 
 
 def decide_again() -> None:

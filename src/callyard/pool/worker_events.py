@@ -30,7 +30,7 @@ from .zygote_connection import ZygoteEvent
 _log = logging.getLogger("callyard")
 _STALL = 0.01  # s after which calls are taken back from behind a running one
 _MOST_ZYGOTES = 5  # losses in a row, without an ended call in between, after which waiting calls fail
-_SIGNALLED = (-signal.SIGTERM, -signal.SIGKILL)  # exit codes
+_SIGNALLED = frozenset((-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM, 128 + signal.SIGKILL))  # exit codes
 _RANKS_GRACE = 3.0  # s for an MPI launcher to end the others when a rank has gone
 
 
@@ -188,7 +188,7 @@ class WorkerEvents:
 
     def _finish(self, ends: list[Ended]) -> None:
         for call, packed, failed in ends:
-            if call.asks_again:
+            if call.asks_again and not hasattr(call, "unwanted"):
                 self._run_again(call, packed)
             else:
                 finish(call, packed, failed)
@@ -310,7 +310,7 @@ def finish(call: Call, packed: Lazy, failed: bool) -> None:
     note = call.note
     if note is not None and call.noted is not None and call.noted(call, note):
         return  # the call did not run here
-    if failed and hasattr(call, "unwanted"):
+    if hasattr(call, "unwanted") and (failed or call.asks_again):
         cancel_unwanted(call)
     elif failed:
         call.future.fail(PackedError(packed, call))

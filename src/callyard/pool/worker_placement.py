@@ -143,6 +143,14 @@ class WorkerPlacement:
                 yield queue.calls[-1]
                 queue.calls.pop()
 
+    def droppable(self, all_of_them: bool = True) -> list[WorkerCall]:
+        """Return the calls that `drain` would take out at this moment. Any thread may ask."""
+        return [
+            call
+            for queue in tuple(self._queues)
+            for call in tuple(queue.calls)[0 if all_of_them else self._starting(queue.need) :]
+        ]
+
     def retire_idle(self) -> None:
         """Let all idle workers go at the next decision: another process is going to use their resources."""
         self._retires_idle = True
@@ -376,7 +384,7 @@ class WorkerPlacement:
         return sum(1 for w in self.workers.values() if w.shape == shape and not w.leaving)
 
     def _starting(self, shape: WorkerShape) -> int:
-        return sum(1 for w in self.workers.values() if not w.ready and w.shape == shape)
+        return sum(1 for w in tuple(self.workers.values()) if not w.ready and w.shape == shape)
 
 
 def _long(call: WorkerCall) -> bool:

@@ -105,8 +105,13 @@ class WorkerPool(ThreadedRunner):
 
         Without `all_of_them`, calls with a starting worker count as begun.
         """
+        waiting = self._dispatcher.waiting(all_of_them)
         self._dispatcher.tell(partial(self._dispatcher.drop_waiting, all_of_them))
-        self._dispatcher.settle()  # whoever cancels looks at the futures next
+        # Another thread may be in the middle of a decision, and drop them after it; but whoever cancels looks at the
+        # futures next. A finalizer in a decision leaves them to that, as callbacks run.
+        if not self._dispatcher.lock._is_owned():
+            for call in waiting:
+                call.future.cancel()
 
     def let_idle_workers_go(self) -> None:
         """Retire the idle workers, because another process is going to use their resources."""
@@ -242,6 +247,7 @@ class WorkerPool(ThreadedRunner):
             behind = [call for call in unwanted if not (call.future.done() or self._dispatcher.end_unwanted(call))]
         # Those wait behind another call of a worker, and will begin, or be taken back.
         self._unwanted.extend(call for call in behind if not call.future.cancel())
+        self._dispatcher.inbox.append(decide_again)  # without those that waited
 
     def _send_signal(self) -> None:
         dispatcher = self._dispatcher

@@ -71,7 +71,7 @@ class RunRecorder:
         self._order = count()
         self._asked: IdentityCache[Resources, Mapping[str, object]] = IdentityCache()
         self._closing = self._ended = self._forked = False
-        self._hurries = False  # a thread waits for the notes so far
+        self._wanted: set[threading.Lock] = set()  # of threads that wait for the notes so far
         # Of the thread:
         self._events: list[Event] = []  # of this bundle
         self._written = 0.0  # monotonic clock (s)
@@ -152,8 +152,8 @@ class RunRecorder:
             return False
         done = threading.Lock()
         done.acquire()
-        self._put(partial(self._told, done.release))
-        self._hurries = True
+        self._wanted.add(done)
+        self._put(partial(self._told, done))
         self._hurry.put(None)
         return done.acquire(timeout=_PATIENCE if patience is None else patience)
 
@@ -197,10 +197,7 @@ class RunRecorder:
         while True:
             self._take_notes()
             self._deliver()
-            if self._notes.empty():
-                self._hurries = False
-                self._write()
-            elif time.monotonic() > self._written + _WRITE:  # there may always be some
+            if self._notes.empty() or time.monotonic() > self._written + _WRITE:
                 self._write()
             if self._closing and not self._open and self._notes.empty():
                 self._emit(RunEnded(time.time()))
@@ -217,10 +214,10 @@ class RunRecorder:
             self._ask_waiting()
             return
         _safely(note)
-        if not (self._closing or self._hurries):
+        if not (self._closing or self._wanted):
             self._gather(_PAUSE if self._notes.qsize() > _BUNDLE else self._latency)
         left = self._notes.qsize()
-        for _ in range(left if self._closing or self._hurries else max(_BUNDLE, left // _SHARE)):
+        for _ in range(left if self._closing or self._wanted else max(_BUNDLE, left // _SHARE)):
             if self._notes.empty():
                 break
             _safely(self._notes.get())
@@ -257,10 +254,11 @@ class RunRecorder:
         for target in self._targets:
             _safely(target.write)
 
-    def _told(self, tell: Callable[[], object]) -> None:
+    def _told(self, done: threading.Lock) -> None:
         self._deliver()
         self._write()
-        tell()
+        self._wanted.discard(done)
+        done.release()
 
     def _submitted(
         self, now: float, number: int, name: str, line: str, asked: Mapping[str, object], inputs: list[Any], future: Any

@@ -57,9 +57,9 @@ def _same(a: memoryview, b: memoryview) -> bool:
     """Return True if two contiguous buffers of one size have the same bytes; so NaN equals itself."""
     flat = b.cast("B")
     numpy = sys.modules.get("numpy")
-    if hasattr(numpy, "frombuffer"):  # where buffers are large, it is loaded nearly always
-        one, other = _address(numpy, a), _address(numpy, flat)
-        return _memcmp()(one, other, a.nbytes) == 0
+    memcmp = _memcmp() if hasattr(numpy, "frombuffer") else None  # where buffers are large, it is loaded nearly always
+    if memcmp is not None:
+        return memcmp(_address(numpy, a), _address(numpy, flat), a.nbytes) == 0
     # As 8-byte words: `memoryview` compares numbers of one format in C, several times faster than single bytes.
     words = a.nbytes // 8 * 8
     return a[words:] == flat[words:] and a[:words].cast("Q") == flat[:words].cast("Q")
@@ -71,10 +71,16 @@ def _address(numpy: Any, content: memoryview) -> int:
 
 
 @cache
-def _memcmp() -> Callable[[int, int, int], int]:
-    """Return the function of the C library: other threads run on meanwhile, and it ends at the first difference."""
-    import ctypes  # here, because few processes compare large contents; numpy has loaded it
+def _memcmp() -> Callable[[int, int, int], int] | None:
+    """Return the function of the C library: other threads run on meanwhile, and it ends at the first difference.
 
-    memcmp = ctypes.CDLL(None).memcmp
+    None if Python cannot call it.
+    """
+    try:
+        import ctypes  # here, because few processes compare large contents
+
+        memcmp = ctypes.CDLL(None).memcmp
+    except (ImportError, OSError, AttributeError):
+        return None
     memcmp.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
     return memcmp

@@ -166,11 +166,13 @@ class GatewayBackend:
 
     def _end_call(self, call: GatewayCall) -> bool:
         """End a call although it runs; return False if it has ended."""
-        if self.detached:  # the gateway, told of the cancelled call, ends its job
-            call.future.again()
-            return call.future.cancel()
-        self._told.say(protocol.END_CALL, call.number)
-        return not call.future.done()
+        future = call.future
+        if not self.detached:
+            return self._told.say(protocol.END_CALL, call.number) and not future.done()
+        while not future.done():  # the gateway may tell meanwhile that it runs
+            future.again()
+            future.cancel()  # the gateway hears of it, and ends the job
+        return future.cancelled()
 
     def _nudge(self) -> None:
         self._wake.put(None)

@@ -84,24 +84,32 @@ class BytesOnDisk:
 
 
 class MappedBytes(BytesOnDisk):
-    """The content of a large file for a process that passes it on: arrays stay in the file until they are looked at."""
+    """The content of a large file for a process that passes it on: large arrays stay in the file until then."""
 
-    __slots__ = ()
+    __slots__ = ("_mapping",)
+    _mapping: memoryview | None
 
     @classmethod
     def of(cls, file: BytesOnDisk) -> MappedBytes:
         """Return the content of this file."""
-        return cls(file._path, file._number, file._identity, file._block, file._start, file.size, file._checksum)
+        made = cls(file._path, file._number, file._identity, file._block, file._start, file.size, file._checksum)
+        made._mapping = None
+        return made
 
     def map(self, at: int, length: int) -> memoryview | None:
-        """Return a private mapping: writes to it do not reach the file."""
+        """Return a part of a private mapping: writes to it do not reach the file."""
         _check_span(at, length, self._start, self.size)
-        first = self._block + at
-        start = first // mmap.ALLOCATIONGRANULARITY * mmap.ALLOCATIONGRANULARITY
-        with open(self._path, "rb", buffering=0) as file:
-            self._check(file.fileno())
-            mapping = mmap.mmap(file.fileno(), first - start + length, access=mmap.ACCESS_COPY, offset=start)
-        return memoryview(mapping)[first - start :]
+        if length < _CHUNK:
+            return None
+        if self._mapping is None:  # one for all arrays, as each keeps a descriptor
+            try:
+                with open(self._path, "rb", buffering=0) as file:
+                    self._check(file.fileno())
+                    mapping = mmap.mmap(file.fileno(), self._block + self.size, access=mmap.ACCESS_COPY)
+            except OSError:  # no descriptor or address space is left
+                return None
+            self._mapping = memoryview(mapping)
+        return self._mapping[self._block + at : self._block + at + length]
 
 
 def _check_span(at: int, length: int, start: int, size: int) -> None:
