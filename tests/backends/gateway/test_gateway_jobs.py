@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -54,6 +55,12 @@ def gateways() -> list[psutil.Process]:
     return found
 
 
+def kill_gateways() -> None:
+    for process in gateways():
+        with contextlib.suppress(psutil.NoSuchProcess):  # that of an earlier test may just be ending
+            process.kill()
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     return tmp_path / "there"
@@ -95,8 +102,7 @@ def test_a_gateway_is_killed(
         first = executor.submit(noted, journal, gate, 1)
         second = executor.submit(noted, journal, None, first)
         gate.arrived()
-        for process in gateways():
-            process.kill()
+        kill_gateways()
         until(lambda: "the connection to plain" in repr(first))
         gate.open()
         assert second.result(PATIENCE) == 3
@@ -201,8 +207,7 @@ def test_a_later_gateway_ends_the_jobs_of_an_earlier_one(
         second = executor.submit(noted, journal, None, first)
         gate.arrived()
         until(lambda: len(slurm.jobs()) == 2)
-        for process in gateways():
-            process.kill()
+        kill_gateways()
         until(lambda: "the connection to plain" in repr(second))
         until(lambda: "the connection to plain" not in repr(second))
         until(lambda: second.job_id)
