@@ -47,11 +47,12 @@ def backend(sshd: Server, slurm: Cluster, place: Path, name: str = "plain") -> S
 
 
 def gateways() -> list[psutil.Process]:
+    """Return those behind the server of these tests: other tests may run at the same time."""
     found = []
-    for process in psutil.process_iter(["cmdline"]):
-        words = process.info["cmdline"] or []
-        if words and words[0].startswith("callyard: gateway"):
-            found.append(process)
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if (process.cmdline() or [""])[0].startswith("callyard: gateway"):
+                found.append(process)
     return found
 
 
