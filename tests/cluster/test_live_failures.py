@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -119,7 +120,8 @@ def a_preemption(inside: Inside, name: str) -> None:
     """Send SIGTERM to all processes of a node, as a scheduler does; SIGKILL would come later."""
     agent = psutil.Process(inside.agents[name])
     for process in (agent, *agent.children(recursive=True)):
-        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(psutil.NoSuchProcess):  # those told before may have ended it by now
+            process.send_signal(signal.SIGTERM)
 
 
 @pytest.mark.needs("proc")
