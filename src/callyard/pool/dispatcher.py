@@ -99,7 +99,7 @@ class Dispatcher:
         if self.stopped:
             refuse(self.inbox)
 
-    def waiting(self, all_of_them: bool) -> list[Call]:
+    def droppable(self, all_of_them: bool) -> list[Call]:
         """Return the calls that `drop_waiting` would drop at this moment. Any thread may ask."""
         arriving = [event for event in tuple(self.inbox) if type(event) is Call]
         return [*arriving, *cast("list[Call]", self.placement.droppable(all_of_them))]

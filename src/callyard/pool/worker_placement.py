@@ -138,18 +138,17 @@ class WorkerPlacement:
         Without `all_of_them`, keep as many as there are starting workers.
         """
         for queue in self._queues:
-            kept = 0 if all_of_them else self._starting(queue.need)
+            kept = self._kept(queue, all_of_them)
             while len(queue.calls) > kept:
                 yield queue.calls[-1]
                 queue.calls.pop()
 
     def droppable(self, all_of_them: bool = True) -> list[WorkerCall]:
         """Return the calls that `drain` would take out at this moment. Any thread may ask."""
-        return [
-            call
-            for queue in tuple(self._queues)
-            for call in tuple(queue.calls)[0 if all_of_them else self._starting(queue.need) :]
-        ]
+        return [call for queue in tuple(self._queues) for call in tuple(queue.calls)[self._kept(queue, all_of_them) :]]
+
+    def _kept(self, queue: _WorkerQueue, all_of_them: bool) -> int:
+        return 0 if all_of_them else self._starting(queue.need)
 
     def retire_idle(self) -> None:
         """Let all idle workers go at the next decision: another process is going to use their resources."""

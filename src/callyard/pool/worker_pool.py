@@ -105,7 +105,7 @@ class WorkerPool(ThreadedRunner):
 
         Without `all_of_them`, calls with a starting worker count as begun.
         """
-        waiting = self._dispatcher.waiting(all_of_them)
+        waiting = self._dispatcher.droppable(all_of_them)
         self._dispatcher.tell(partial(self._dispatcher.drop_waiting, all_of_them))
         # Another thread may be in the middle of a decision, and drop them after it; but whoever cancels looks at the
         # futures next. A finalizer in a decision leaves them to that, as callbacks run.

@@ -1,4 +1,4 @@
-"""What the recorder notes of a call: the line of its submission, its number, its end."""
+"""The notes of a call for the recorder: the line of its submission, its number, its end."""
 
 from __future__ import annotations
 

@@ -194,17 +194,14 @@ class RunRecorder:
     # -- the thread ------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while True:
+        while not self._ended:
             self._take_notes()
-            self._deliver()
-            if self._notes.empty() or time.monotonic() > self._written + _WRITE:
-                self._write()
             if self._closing and not self._open and self._notes.empty():
                 self._emit(RunEnded(time.time()))
                 self._ended = True
-                self._deliver()
+            self._deliver()
+            if self._ended or self._notes.empty() or time.monotonic() > self._written + _WRITE:
                 self._write()
-                return
 
     def _take_notes(self) -> None:
         """Wait for notes and take a bundle; without any for a while, ask waiting calls for their reasons."""

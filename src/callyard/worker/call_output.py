@@ -1,4 +1,4 @@
-"""What a call prints, kept in a log: the worker's side of the conversation with its guard, see `output_copier`.
+"""The output of a call, kept in a log: the worker's side of the conversation with its guard, see `output_copier`.
 
 From the first call with a log on, stdout and stderr of the worker are pipes. A call that prints nothing pays a few
 microseconds: the guard hears of no call, but finds the log of the running one in shared memory.
