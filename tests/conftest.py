@@ -161,6 +161,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture
+def short_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory for what has Unix sockets, whose paths have at most 107 bytes: `tmp_path` bears the test's name."""
+    return tmp_path_factory.mktemp("s")
+
+
+@pytest.fixture
 def gate(tmp_path: Path) -> Iterator[Gate]:
     """A place at which calls are held; at the end it is open, so that a failed test does not hang."""
     gate = Gate(tmp_path)

@@ -54,12 +54,14 @@ def lend(instance: Instance, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def own_instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Instance]]:
+def own_instance(
+    short_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Instance]]:
     """Start an instance that may be damaged, as if this process were on its login node."""
     monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
 
     def start(nodes: int = 2, settings: str = "", **described: Any) -> Instance:
-        instance = stack.enter_context(Instance(tmp_path / "own", nodes=nodes, settings=settings, **described))
+        instance = stack.enter_context(Instance(short_path / "own", nodes=nodes, settings=settings, **described))
         lend(instance, monkeypatch)
         return instance
 

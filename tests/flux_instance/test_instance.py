@@ -23,8 +23,8 @@ def test_what_is_left_is_found_and_ended(instance: Instance) -> None:
 
 
 @pytest.mark.needs("flux")
-def test_a_killed_leader_starts_again_and_knows_what_it_had_saved(tmp_path: Path) -> None:
-    with Instance(tmp_path / "i", nodes=1) as own:
+def test_a_killed_leader_starts_again_and_knows_what_it_had_saved(short_path: Path) -> None:
+    with Instance(short_path / "i", nodes=1) as own:
         job = own.run("submit", "--urgency=hold", "true", extra={"FLUX_F58_FORCE_ASCII": "1"}).strip()
         own.run("shutdown", "--quiet")
         until(lambda: not own.is_up())

@@ -72,9 +72,9 @@ class Cluster:
     # ---------------------------------------------------------------- start and stop
 
     def start(self) -> None:
-        check_paths(self.layout)
-        self._guardian = Guardian(self.directory, [f"slurm_{node}" for node in self.nodes])
         try:
+            check_paths(self.layout)
+            self._guardian = Guardian(self.directory, [f"slurm_{node}" for node in self.nodes])
             write_files(self.layout)
             self._daemon("munged", daemons.munged(self.layout))
             self._wait_for("munged", self.layout.munge.exists)

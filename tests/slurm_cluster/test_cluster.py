@@ -175,8 +175,8 @@ def test_a_prolog_fails(slurm: Cluster) -> None:
 # ------------------------------------------------------------------ clusters
 
 
-def test_clusters_side_by_side(slurm: Cluster, tmp_path: Path) -> None:
-    with Cluster(tmp_path / "b", nodes=1, max_array_size=3, settings={"SlurmdTimeout": 20}) as other:
+def test_clusters_side_by_side(slurm: Cluster, short_path: Path) -> None:
+    with Cluster(short_path / "b", nodes=1, max_array_size=3, settings={"SlurmdTimeout": 20}) as other:
         mine, others = submit(slurm, "sleep 600"), submit(other, "sleep 600")
         slurm.wait_for(mine, "RUNNING")
         other.wait_for(others, "RUNNING")
@@ -189,8 +189,8 @@ def test_clusters_side_by_side(slurm: Cluster, tmp_path: Path) -> None:
 
 
 @pytest.mark.needs("slurm")
-def test_a_job_is_forgotten(tmp_path: Path) -> None:
-    with Cluster(tmp_path / "b", nodes=1, min_job_age=1) as cluster:
+def test_a_job_is_forgotten(short_path: Path) -> None:
+    with Cluster(short_path / "b", nodes=1, min_job_age=1) as cluster:
         job = submit(cluster, "true")
         cluster.wait_for(job, "COMPLETED")
         cluster.wait_for(job, "")
@@ -214,8 +214,8 @@ signal.pause()
 
 @pytest.mark.needs("slurm")
 @pytest.mark.parametrize("late", [False, True])
-def test_the_cluster_ends_with_its_process(tmp_path: Path, late: bool) -> None:
-    cluster = Cluster(tmp_path / "b", nodes=1)
+def test_the_cluster_ends_with_its_process(short_path: Path, late: bool) -> None:
+    cluster = Cluster(short_path / "b", nodes=1)
     cluster.stop()  # it only says what its traces look like
     argv = [sys.executable, "-c", STARTS_A_CLUSTER, HERE, str(cluster.directory)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
@@ -231,29 +231,28 @@ def test_the_cluster_ends_with_its_process(tmp_path: Path, late: bool) -> None:
 
 
 @pytest.mark.needs("slurm")
-def test_a_cluster_that_cannot_start(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path / "b", lines=["Nonsense=1"])
+def test_a_cluster_that_cannot_start(short_path: Path) -> None:
+    cluster = Cluster(short_path / "b", lines=["Nonsense=1"])
     with pytest.raises(ClusterError, match="slurmctld has ended"):
         cluster.start()
     assert traces(cluster) == []
 
 
 @pytest.mark.needs("slurm")
-def test_a_directory_that_is_there_stays(tmp_path: Path) -> None:
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b/file").touch()
-    cluster = Cluster(tmp_path / "b")
+def test_a_directory_that_is_there_stays(short_path: Path) -> None:
+    (short_path / "b").mkdir()
+    (short_path / "b/file").touch()
+    cluster = Cluster(short_path / "b")
     with pytest.raises(OSError, match="File exists"):
         cluster.start()
     cluster.stop()
-    assert (tmp_path / "b/file").exists()
+    assert (short_path / "b/file").exists()
 
 
 def test_a_path_that_is_too_long(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path / ("b" * 100))
     with pytest.raises(ValueError, match="too long a path"), cluster:
         pass
-    cluster.stop()
 
 
 def test_accounting(accounted_slurm: Cluster) -> None:

@@ -96,10 +96,9 @@ def test_a_hundred_calls_are_one_submission(jobs: Jobs, slurm: Cluster) -> None:
 
 
 def test_arrays_are_split_at_the_clusters_limit(
-    tmp_path_factory: pytest.TempPathFactory, results: Path, monkeypatch: pytest.MonkeyPatch
+    short_path: Path, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place = tmp_path_factory.getbasetemp() / "m"  # short
-    with Cluster(place, nodes=1, max_array_size=4) as small:
+    with Cluster(short_path / "c", nodes=1, max_array_size=4) as small:
         for cluster in lend(small, monkeypatch):
             with executors(results) as jobs:
                 ex = jobs(resource_dict=HELD)

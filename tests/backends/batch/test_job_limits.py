@@ -151,9 +151,9 @@ def test_what_is_cancelled_is_not_sent_later(make: Make, slurm: Cluster, journal
 
 @pytest.mark.needs("slurmdbd")
 def test_more_elements_than_a_user_may_have(
-    tmp_path: Path, detached: Detached, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, short_path: Path, detached: Detached, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for cluster in limited(tmp_path, monkeypatch, 3):
+    for cluster in limited(short_path, monkeypatch, 3):
         ex = detached(account="few")
         futures = [ex.submit(hold, str(tmp_path), number) for number in range(8)]
         after = ex.submit(sum, futures)

@@ -315,10 +315,12 @@ def test_a_limit_is_waited_for(
 
 
 @pytest.mark.needs("slurmdbd")
-def test_a_limit_of_a_real_cluster(tmp_path: Path, detached: Detached, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_limit_of_a_real_cluster(
+    tmp_path: Path, short_path: Path, detached: Detached, monkeypatch: pytest.MonkeyPatch
+) -> None:
     enforced = {"AccountingStorageEnforce": "associations,limits"}
     with (
-        Cluster(tmp_path / "b", nodes=1, accounting=True, settings=enforced) as cluster,
+        Cluster(short_path / "b", nodes=1, accounting=True, settings=enforced) as cluster,
         contextmanager(lend)(cluster, monkeypatch),
     ):
         manage = "sacctmgr", "--immediate"
