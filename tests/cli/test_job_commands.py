@@ -133,7 +133,7 @@ def test_show_a_call_in_each_state(callyard: Command, submitted: Submitted, kind
         assert re.fullmatch(kind.job, each["job"]), name
         assert ("began" in each) == ("took" in each) == (states[name] != "queued"), name
     assert shown["dependent"]["inputs"] == "held, noted"
-    assert shown["failed"]["error"] == "ValueError('failed')"
+    assert shown["failed"]["error"] == "ValueError: failed"
     assert Path(shown["failed"]["log"]).read_text() == "about to fail\n"
 
 

@@ -49,6 +49,21 @@ def test_the_log_of_a_call_whose_process_has_died(results: Path) -> None:
     assert Source(OPTIONS, str(results)).log(row) == f"WorkerLost: {message}"
 
 
+def test_the_log_of_a_call_that_runs(gate: Gate, results: Path) -> None:
+    def noisy() -> None:
+        print("so far", flush=True)
+        gate.hold()
+
+    source = Source(OPTIONS, str(results))
+    with executor(gate, 1, cache=results) as ex:
+        ex.submit(noisy)
+        ex.submit(abs, -1)
+        gate.arrived()
+        running, waiting = source.look().rows
+        until(lambda: source.log(running) == "so far")
+        assert source.log(waiting) == "It has not begun, and so has printed nothing."
+
+
 def test_rows_of_running_executors(gate: Gate) -> None:
     source = Source(OPTIONS, None)
     assert source.look() == CallsNow(("no executor runs here",), ())

@@ -14,7 +14,7 @@ from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs, find_job_calls
 from ..report.ask_processes import ProcessAnswer, ask_all
 from ..status.executor_status import ExecutorStatus
 from ..utils import quantities
-from .arguments import call_of, open_cache
+from .arguments import open_cache
 from .cancel import cancel_jobs, told
 from .logs import log_of
 from .status import name_of_executor
@@ -106,11 +106,13 @@ class Source:
         """Return what a call has written, if that is kept."""
         if self._directory is None or not row.key:
             return _NO_LOG
+        if row.place is not None and row.state == "waiting":
+            return "It has not begun, and so has printed nothing."
         try:
-            text = log_of(call_of(open_cache(self._options, self._directory), row.key)).text()
+            text = log_of(open_cache(self._options, self._directory), row.key).text()
         except (CallyardError, OSError) as error:
             return str(error)
-        return text or "It has printed nothing that was kept."
+        return text or f"It has printed nothing {'so far' if row.state == 'running' else 'that was kept'}."
 
     def cancel(self, row: CallRow) -> str:
         """Cancel a call; return what was done."""

@@ -18,6 +18,7 @@ from contextlib import suppress
 from itertools import count
 
 from ..utils.error_words import error_words
+from ..utils.shown_text import one_line
 from .lazy import Lazy
 
 __all__ = ["asked", "begin_silence", "end_silence", "forget_all", "note", "tell"]
@@ -87,8 +88,8 @@ def _as_text(failure: Lazy | BaseException | None) -> str:
     with suppress(Exception, SystemExit):  # from the user's code, which opens it
         error = failure if failure is None or isinstance(failure, BaseException) else failure.load()
         if error is not None:
-            text = f" raised {' '.join(error_words(error).split())}"
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+            text = f" raised {one_line(error_words(error), _LONGEST)}"
+    return text
 
 
 atexit.register(tell)

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from ..utils.error_words import error_words
 from ..utils.quantities import counted, duration
+from ..utils.shown_text import one_line
 
 __all__ = [
     "PENDING_STATUS",
@@ -172,9 +173,8 @@ def _moment(seconds: float) -> str:
 def ended_status(state: str, value: object = None, error: BaseException | None = None) -> CallStatus:
     """Return the status of a call that has ended, with its result or its error if that is known."""
     if state == "failed":
-        text = "" if error is None else " ".join(error_words(error).split())
-        words = f"raised {text}" if text else "raised an exception"
-        return CallStatus(state, words if len(words) <= _LONGEST else f"{words[: _LONGEST - 3]}...")
+        text = "" if error is None else one_line(error_words(error), _LONGEST)
+        return CallStatus(state, f"raised {text}" if text else "raised an exception")
     if state == "finished":
         return CallStatus(state, f"returned {type(value).__name__}")
     return CallStatus(state, "was cancelled" if state == "cancelled" else "was in the cache")
