@@ -90,6 +90,22 @@ def test_a_call_is_cancelled_by_its_key(
         assert f"no call that waits or runs has a key that begins with '{held.key}'" in refused.err
 
 
+def test_the_output_of_a_cancelled_call(callyard: Callable[..., Any], gate: Gate) -> None:
+    def noisy() -> None:
+        print("so far", flush=True)
+        gate.hold()
+
+    with executor(gate, 1, cache="results") as ex:
+        held = ex.submit(noisy)
+        gate.arrived()
+        until(lambda: callyard("logs", "results", held.key).out == "so far\n")
+        assert callyard("cancel", "results", held.key).status == 0
+        until(held.done)
+    assert callyard("logs", "results", held.key[:12]).out == "so far\n"
+    assert callyard("prune", "results", "--function", "noisy", "--yes").status == 0
+    assert "there is no call" in callyard("logs", "results", held.key).err
+
+
 def test_processes_are_told_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
     late_first = [ProcessAnswer(pid, {}) for pid in (30, 4, 200)]
     monkeypatch.setattr(ask_processes, "_answers", lambda *_: iter(late_first))

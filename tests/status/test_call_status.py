@@ -49,6 +49,9 @@ def test_waiting_for_others() -> None:
     assert sentence(CallStatus("waiting", awaits=(third,))) == (
         "waits for `third`, which waits, through 1 other call, for `relax` (running for 12 s on c3)"
     )
+    assert sentence(CallStatus("waiting", awaits=(energy, third, relax))) == (
+        "waits for `energy`, which waits for `relax` (running for 12 s on c3), and 2 other calls"
+    )
     relax.set_result(1)
     assert sentence(CallStatus("waiting", "for its turn", awaits=(relax,))) == "waits for its turn"
 

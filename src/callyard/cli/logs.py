@@ -9,9 +9,11 @@ import argparse
 import sys
 from typing import NamedTuple
 
+from ..cache.inspect.find import SHORTEST, NoEntry
 from ..cache.output_log import read_log
 from ..events.event import Failure
 from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs, find_job_calls
+from ..jobs.spool import names
 from ..result_cache import Cache
 from . import tables
 from .arguments import add_json, add_place, call_of, open_cache, print_json, split_some
@@ -69,11 +71,17 @@ def _failed(cache: Cache) -> list[str]:
 
 
 def log_of(cache: Cache, beginning: str) -> CallLog:
-    """Return the log of a call: of one that a process runs, of a stored one, or of a job."""
-    running = _running(cache, beginning)
-    if running is not None:
-        return running
-    call = call_of(cache, beginning)
+    """Return the log of a call: of one that a process runs, of a stored one, of a job, or of one that was ended."""
+    try:
+        running = _running(cache, beginning)
+        if running is not None:
+            return running
+        call = call_of(cache, beginning)
+    except NoEntry:
+        left = _left(cache, beginning)
+        if left is None:
+            raise
+        return left
     if isinstance(call, JobCallStatus):
         return CallLog(call.known_as, call.name, call.state, call.log, *_told(call.failure))
     return CallLog(call.key, call.function, call.state, call.log, *_told(call.failure))
@@ -94,6 +102,15 @@ def _running(cache: Cache, beginning: str) -> CallLog | None:
         return None
     state = "gone" if owner.state() == "gone" else "running"
     return CallLog(key, owner.name, state, read_log(cache._directory.log(key)), None)
+
+
+def _left(cache: Cache, beginning: str) -> CallLog | None:
+    """Return the output of a call without an entry, as it was cancelled while it ran; `prune` removes such output."""
+    keys = [name.removesuffix(".log") for name in names(f"{cache.path}/output")]
+    found = [key for key in keys if key.startswith(beginning)] if len(beginning) >= SHORTEST else []
+    if len(found) != 1:
+        return None
+    return CallLog(found[0], "a call", "ended without a result", read_log(cache._directory.log(found[0])), None)
 
 
 def _print(found: CallLog) -> None:

@@ -125,13 +125,14 @@ def _words_of(awaits: tuple[Any, ...]) -> str:
     pending = unfinished(awaits)
     if not pending:
         return ""
-    others = f" and {counted(len(pending) - 1, 'other call')}" if len(pending) > 1 else ""
+    others = f"and {counted(len(pending) - 1, 'other call')}" if len(pending) > 1 else ""
     last, status, between = _followed(pending[0])
     first = f"for {_quoted(pending[0])}"
     if last is pending[0]:
-        return f"{first} ({brief(status)}){others}"
+        return f"{first} ({brief(status)}) {others}".rstrip()
     through = f", through {counted(between, 'other call')}," if between else ""
-    return f"{first}{others}, which waits{through} for {_quoted(last)} ({brief(status)})"
+    end = f"which waits{through} for {_quoted(last)} ({brief(status)})"
+    return ", ".join(filter(None, (first, end, others)))
 
 
 def _quoted(future: Any) -> str:
