@@ -16,6 +16,7 @@ from ..entry import Entry, open_entry, open_noted
 from ..format.record_file import DamagedFile
 
 __all__ = [
+    "SHORTEST",
     "NoEntry",
     "age",
     "all_keys",
