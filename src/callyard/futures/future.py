@@ -232,6 +232,12 @@ class Future(FutureState[T]):
         if number is not None and not hasattr(self, "_failure"):
             self._failure = number
 
+    def failure_is_kept(self, directory: str) -> None:
+        """Note the cache that keeps the failure of this future."""
+        number = getattr(self, "_failure", None)
+        if number is not None:
+            unasked.kept(number, directory)
+
     def asked(self) -> None:
         """Declare that the user has the failure of this future, or never will have the future."""
         number = getattr(self, "_failure", None)
