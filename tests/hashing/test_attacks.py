@@ -426,3 +426,14 @@ def test_functions_of_a_library_replaced_by_the_users(load: Load, text: str, mon
     assert keys[0] == first == key(lab.f, 1)
     assert keys[1] == keys[2]
     assert len(set(keys)) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from functools import singledispatch\ndef h(a: {}): ...\ndef f(x): return singledispatch(repr).register(h)(x)",
+        "import functools\ndef h(a: {}): return 1\ndef f(x):\n return functools.singledispatch(repr).register(h)(x)",
+    ],
+)
+def test_annotations_that_a_library_reads_for_a_function(load: Load, text: str) -> None:
+    assert key(load(text.format("int")).f, 1) != key(load(text.format("str")).f, 1)
