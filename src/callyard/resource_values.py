@@ -110,7 +110,7 @@ def _signal(name: str) -> signal.Signals:
 
 def path(name: str, value: object) -> str | os.PathLike[str]:
     """Return the path with its `~` expanded."""
-    if not isinstance(value, (str, os.PathLike)):
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise ResourceError(f"{name} must be a path, not {value!r}")
     return expand(os.fspath(value)) if str(value).startswith("~") else value
 

@@ -211,7 +211,7 @@ _MAY_BE_LEFT = ("nodes", "ranks_per_node")
 _CHECKED = {
     **dict.fromkeys(("cwd", "error_log_file", "cache_directory"), values.path),
     **dict.fromkeys(("partition", "queue", "account", "qos", "constraint", "gres", "job_name"), values.text),
-    **dict.fromkeys(("reservation", "wckey", "mail_user", "cpu_bind", "gpu_bind"), values.text),
+    **dict.fromkeys(("reservation", "wckey", "mail_user", "cpu_bind", "gpu_bind", "cache_key"), values.text),
     **dict.fromkeys(("exclude", "nodelist", "licenses"), values.names),
     "begin": values.begin,
     "mail_type": values.mail_types,
