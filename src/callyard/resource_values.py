@@ -111,7 +111,7 @@ def _signal(name: str) -> signal.Signals:
 
 def path(name: str, value: object) -> str | os.PathLike[str]:
     """Return the path as it is: what `~` stands for is known on the computer of the call."""
-    if not isinstance(value, (str, os.PathLike)):
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise ResourceError(f"{name} must be a path, not {value!r}")
     return value
 
