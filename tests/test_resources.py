@@ -521,6 +521,15 @@ def test_paths_are_those_of_the_directory_at_submit(tmp_path, monkeypatch):
     assert options["error_log_file"] == os.path.join(tmp_path, "b", "log")
 
 
+def test_the_home_is_that_of_the_computer_of_the_call(tmp_path, monkeypatch):
+    asked = Resources(cwd="~/a", error_log_file=Path("~/log"))
+    here = Resources(cache_directory="~/results").cache_directory
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = make_plan(asked, ROOMY).options
+    assert [options["cwd"], options["error_log_file"]] == [str(tmp_path / "a"), str(tmp_path / "log")]
+    assert here != str(tmp_path / "results")  # the cache of a call is on this computer
+
+
 def test_what_was_not_asked_for_is_not_sent():
     assert make_plan(Resources(), ROOMY).options == {}
 

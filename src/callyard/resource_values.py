@@ -25,6 +25,7 @@ __all__ = [
     "mail_types",
     "names",
     "path",
+    "path_here",
     "signal_name",
     "text",
     "whole",
@@ -109,12 +110,18 @@ def _signal(name: str) -> signal.Signals:
 
 
 def path(name: str, value: object) -> str | os.PathLike[str]:
-    """Return the path with its `~` expanded."""
-    if not isinstance(value, (str, os.PathLike)):
+    """Return the path as it is: what `~` stands for is known on the computer of the call."""
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise ResourceError(f"{name} must be a path, not {value!r}")
     if not _fits_system(os.fspath(value)):
         raise ResourceError(f"{name} must be a path without NUL, of characters that files can have, not {value!r}")
-    return expand(os.fspath(value)) if str(value).startswith("~") else value
+    return value
+
+
+def path_here(name: str, value: object) -> str | os.PathLike[str]:
+    """Return a path of this computer, with its `~` expanded."""
+    given = path(name, value)
+    return expand(os.fspath(given)) if str(given).startswith("~") else given
 
 
 def _fits_system(text: str | bytes) -> bool:
