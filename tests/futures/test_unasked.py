@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
-from callyard import Cache, Executor, batched, item, unzip
+from callyard import Cache, Executor, ResourceError, batched, item, unzip
 from callyard.futures import Future, unasked
 
 
@@ -71,6 +71,14 @@ def test_with_a_cache_the_line_says_where_to_look(results, caplog: pytest.LogCap
         ex.submit(fail, 1)
     unasked.tell()
     assert caplog.messages == [f"{one(1)}, or see `callyard logs {results}`"]
+
+
+def test_what_was_refused_at_once_is_not_told(ex: Executor, told) -> None:
+    """The submitter has the error, and no future to ask."""
+    with pytest.raises(ResourceError):
+        ex.submit(fail, 1, resource_dict={"cores_per_rank": 10_000})
+    ex.shutdown()
+    assert told() == []
 
 
 def by_result(future: Future) -> None:
