@@ -212,7 +212,7 @@ _CHECKED = {
     **dict.fromkeys(("cwd", "error_log_file"), values.path),
     "cache_directory": values.path_here,
     **dict.fromkeys(("partition", "queue", "account", "qos", "constraint", "gres", "job_name"), values.text),
-    **dict.fromkeys(("reservation", "wckey", "mail_user", "cpu_bind", "gpu_bind"), values.text),
+    **dict.fromkeys(("reservation", "wckey", "mail_user", "cpu_bind", "gpu_bind", "cache_key"), values.text),
     **dict.fromkeys(("exclude", "nodelist", "licenses"), values.names),
     "begin": values.begin,
     "mail_type": values.mail_types,
