@@ -310,6 +310,8 @@ class GatewayBackend:
             self._opened(content)
         elif kind == protocol.REFUSED:
             raise SentError(content).load()
+        elif kind == protocol.WARNING:
+            tell(content)
         elif kind == protocol.ANSWER:
             self._questions.answered(number, content)
         elif kind == protocol.ENDED:
