@@ -52,6 +52,26 @@ def test_a_full_disk_there(sshd: Server, small_disk: Path) -> None:
         assert executor.submit(len, os.urandom(1 << 20)).result(PATIENCE) == 1 << 20
 
 
+def test_the_log_of_a_gateway_is_told_here(
+    sshd: Server, small_disk: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a disk is full on which the daemon there has to write calls down."""
+    daemon = TestedDaemon(small_disk / "d")
+    monkeypatch.setenv("CALLYARD_DAEMON", str(daemon.directory))
+    host = sshd.host("plain", setup=setup_for({"CALLYARD_DAEMON": str(daemon.directory)}))
+    with Executor(backend=Local(host=host)) as executor:
+        assert executor.submit(abs, -1).result(PATIENCE) == 1
+        with (small_disk / "filler").open("wb", buffering=0) as file, pytest.raises(OSError):
+            while True:
+                file.write(bytes(1 << 16))
+        future = executor.submit(abs, -2)
+        until(lambda: "callyard: on plain: 1 calls are submitted" in caplog.text)
+        assert "No space left on device" in caplog.text
+        (small_disk / "filler").unlink()
+        assert future.result(PATIENCE) == 2
+    daemon.end()
+
+
 @pytest.mark.parametrize(("days", "caches"), [(-1, ["results", "results"]), (30, [None])])
 def test_clocks_that_differ(
     sshd: Server, slurm: Cluster, tmp_path: Path, days: int, caches: list[str | None], monkeypatch: pytest.MonkeyPatch

@@ -98,8 +98,9 @@ class Gateway:
             self._ended = True
         return self._over
 
-    def warn(self, text: str) -> None:
-        self._writer.put(protocol.WARNING, 0, text)
+    def warn(self, text: str, level: int = 0) -> None:
+        """Tell the driver's user of something, by a warning; or with a `level` by a line of the log."""
+        self._writer.put(protocol.WARNING, level, text)
 
     def _still_there(self) -> bool:
         return self._ended or not self._reader.is_silent()
