@@ -164,9 +164,21 @@ class Gateway:
                 call.end()
 
     def _end_if_left(self) -> None:
-        """Say the last word to a driver that ends, once all its calls have been submitted."""
-        if self._left and not self._waiting:
+        """End, once a driver that leaves has no call on its way here."""
+        if self._left and not self._waiting and not self._over:
             self._over = True
+            self._told.clear()  # the driver has no futures any more
+            threading.Thread(target=self._leave, args=(self._backend,), name="gateway-end", daemon=True).start()
+
+    def _leave(self, backend: Any) -> None:
+        """Let the scheduler have all that it takes now, and say the last word; the log tells of the rest."""
+        try:
+            parts = [part for part in (getattr(backend, "inner", None), backend) if hasattr(part, "begin_end")]
+            for part in parts:
+                part.begin_end()
+            for part in parts:
+                part.wait_for_end()
+        finally:
             self._writer.put(protocol.ENDED)
 
     def _close(self, backend: Backend) -> None:
