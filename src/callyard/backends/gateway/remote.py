@@ -27,6 +27,7 @@ from ...hashing.files import take_copies_from
 from ...serialize.packed import PackedCall, load_with_inputs
 from ...status.executor_status import ExecutorStatus
 from ...transport.frames import GarbledFrame
+from ...utils.interpreter_exit import Ending
 from ...worker.exceptions import unreadable_call
 from ..base import Backend, status_of
 from ..cached.backend import CachedBackend
@@ -173,7 +174,8 @@ class Gateway:
     def _leave(self, backend: Any) -> None:
         """Let the scheduler have all that it takes now, and say the last word; the log tells of the rest."""
         try:
-            parts = [part for part in (getattr(backend, "inner", None), backend) if hasattr(part, "begin_end")]
+            inner: Any = getattr(backend, "inner", backend)
+            parts: set[Ending] = {part for part in (inner, backend) if hasattr(part, "begin_end")}
             for part in parts:
                 part.begin_end()
             for part in parts:
