@@ -111,8 +111,8 @@ class Executor(StandardExecutor):
         events: str | os.PathLike[str] | Callable[[Event], object] | bool | None = None,
         dry_run: bool = False,
     ) -> None:
-        argument_checks.check_count("max_workers", max_workers, alternative="backend")
-        argument_checks.check_count("max_tasks_per_child", max_tasks_per_child)
+        max_workers = argument_checks.positive_count("max_workers", max_workers, alternative="backend")
+        max_tasks_per_child = argument_checks.positive_count("max_tasks_per_child", max_tasks_per_child)
         argument_checks.check_flag("progress", progress)
         argument_checks.check_flag("dry_run", dry_run)
         argument_checks.check_initializers(initializer, initargs, init_function)
