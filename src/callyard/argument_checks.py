@@ -101,8 +101,8 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
     )
 
 
-def check_map(function: object, timeout: object, chunksize: Any, buffersize: object) -> None:
-    """Refuse arguments of `map` with a wrong type, and numbers that are too small."""
+def check_map(function: object, timeout: object, chunksize: Any, buffersize: object, cache_key: str | None) -> None:
+    """Refuse arguments of `map` with a wrong type, numbers that are too small, and one key for all its calls."""
     if not callable(function):
         raise no_function("map", function)
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, numbers.Real)):
@@ -115,6 +115,11 @@ def check_map(function: object, timeout: object, chunksize: Any, buffersize: obj
         raise TypeError(f"chunksize must be an integer, not {chunksize!r}")
     if chunksize < 1:
         raise ValueError("chunksize must be >= 1.")
+    if cache_key is not None:
+        raise ResourceError(
+            f"cache_key={cache_key!r} is the key of one call, and map() makes several, which would all have the result "
+            "of the first: submit each with a key of its own"
+        )
 
 
 def positive_count(name: str, value: Any, alternative: str = "") -> int | None:

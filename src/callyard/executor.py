@@ -232,13 +232,14 @@ class Executor(StandardExecutor):
         Raises:
             TypeError: `fn` is not callable, or a number has the wrong type.
             ValueError: `chunksize` or `buffersize` is less than 1.
+            ResourceError: the calls have a `cache_key`, and so would all have one result.
             TimeoutError: while iterating: a result is not there in time.
 
         Examples:
             >>> list(executor.map(pow, [2, 3, 4], [10, 2, 2]))
             [1024, 9, 16]
         """
-        argument_checks.check_map(fn, timeout, chunksize, buffersize)
+        argument_checks.check_map(fn, timeout, chunksize, buffersize, self._resources.cache_key)
         tuples = zip(*iterables)  # noqa: B905  # ends with the shortest, as map() does
         if chunksize == 1:
             submits: Iterator[Future[Any]] = (self.submit(fn, *args) for args in tuples)
