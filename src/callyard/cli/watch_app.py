@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from rich.text import Text
 from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
@@ -84,7 +85,7 @@ class WatchApp(App[None]):
         self.look()
 
     @property
-    def table(self) -> DataTable[str]:
+    def table(self) -> DataTable[Text]:
         """The table of calls."""
         return self.query_one(DataTable)
 
@@ -104,7 +105,8 @@ class WatchApp(App[None]):
         table.clear()
         self._rows = {row.id: row for row in now.rows}
         for row in self._rows.values():
-            table.add_row(row.id, row.function, row.state, row.where, row.time, key=row.id)
+            cells = (row.id, row.function, row.state, row.where, row.time)
+            table.add_row(*map(Text, cells), key=row.id)  # a name, or the words of an error, are no markup
         if chosen is not None and chosen.id in self._rows:
             table.move_cursor(row=list(self._rows).index(chosen.id))
         self.set_timer(self._period, self.look)
