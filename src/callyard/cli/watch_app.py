@@ -12,11 +12,18 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Static
 
+from ..utils.shown_text import visible
 from .watch_rows import CallRow, CallsNow, Source
 
 __all__ = ["WatchApp"]
 
 _COLUMNS = ("CALL", "FUNCTION", "STATE", "WHERE, OR WAITS", "TIME")
+
+
+def in_its_colours(text: str) -> Text:
+    """Return a text with its colours; one with other control characters in plain, with all of them visible."""
+    coloured = Text.from_ansi(text)
+    return coloured if visible(coloured.plain) == coloured.plain else Text(visible(text))
 
 
 class TextScreen(ModalScreen[None]):
@@ -30,9 +37,9 @@ class TextScreen(ModalScreen[None]):
         self.text = text
 
     def compose(self) -> ComposeResult:
-        """Show the text as it is: what calls print is no markup."""
+        """Show the text in its own colours: what calls print is no markup, and the terminal must not obey it."""
         with VerticalScroll(id="text"):
-            yield Static(self.text, markup=False)
+            yield Static(in_its_colours(self.text), id="words")
         yield Footer()
 
 
