@@ -12,6 +12,7 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Static
 
+from ..errors import CallyardError
 from ..utils.shown_text import visible
 from .watch_rows import CallRow, CallsNow, Source
 
@@ -163,6 +164,8 @@ class WatchApp(App[None]):
         """Cancel a call, in a thread, and say what was done."""
         try:
             words = self._source.cancel(row)
+        except CallyardError as error:
+            words = str(error)
         except Exception as error:
             words = f"{type(error).__name__}: {error}"
         self.call_from_thread(self.notify, words, markup=False)
