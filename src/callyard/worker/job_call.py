@@ -54,7 +54,7 @@ def make_call(folder: CallFiles, number: int, call_file: CallFile, begun: CallSt
     try:
         end = _made(folder, number, call_file, begun)
     except InputFailed as inherited:
-        end = CallOutcome("failed", failure=inherited.failure)
+        end = CallOutcome("failed", failure=inherited.failure, inherited=True)
     except InputMoved as moved:
         from ..jobs.spool import BatchDirectory
         from ..jobs.successor import move_after
