@@ -110,9 +110,7 @@ def cancel_named(pid: int, executor: int, number: int) -> list[str]:
     answers = ask_all("cancel", pid, executor=executor, call=number)
     for answer in answers:
         if answer.answer is None:  # the question stays with it
-            raise CacheError(
-                f"process {pid} {answer.problem}, so it may cancel the call later; `callyard status` tells"
-            )
+            raise CacheError(f"process {pid} {answer.problem}, so it may cancel the call later: see `callyard status`")
     return _told(answers)
 
 
