@@ -22,6 +22,7 @@ __all__ = [
     "arguments",
     "begin",
     "check_environment",
+    "limits",
     "mail_types",
     "names",
     "path",
@@ -87,6 +88,15 @@ def amount(name: str, value: Any) -> float | None:
         least = f"a number of {unit}, 0 or more," if name in _MAY_BE_ZERO else f"a positive number of {unit}"
         raise ResourceError(f"{name} must be {least}{hint}, not {value!r}")
     return value if type(value) is int else number
+
+
+def limits(name: str, value: Any) -> list[Any]:
+    """Return the limits of a call's attempts, from one limit or a list of them; the first is unchecked."""
+    if not isinstance(value, (list, tuple)):
+        return [value]
+    if not value or None in value:
+        raise ResourceError(f"{name} must be a limit, or a list of limits to try in turn, not {value!r}")
+    return [amount(name, each) for each in value]
 
 
 def _number(name: str, value: Any) -> float:
