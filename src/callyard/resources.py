@@ -210,6 +210,21 @@ class Resources:
         following = getattr(self, f"next_{name}", ())
         return self.updated({name: following}) if following else None
 
+    def attempts(self) -> list[Resources]:
+        """Return the resources of all attempts that a call may have, those of the first one first.
+
+        Examples:
+            >>> [each.memory for each in Resources(memory=[4, 16, 64]).attempts()]
+            [4, 16, 64]
+        """
+        found: list[Resources] = []
+        coming = [self]
+        while coming:
+            found.append(coming.pop(0))
+            later = [found[-1].after(error) for error in LIMITS]
+            coming += [each for each in later if each is not None and each not in coming]
+        return found
+
     def asked(self) -> dict[str, Any]:
         """Return the resources that differ from their defaults, by key.
 

@@ -32,7 +32,7 @@ def in_time_at(attempt: int) -> int:
 @pytest.mark.smoke
 def test_a_call_beyond_a_limit_runs_again_with_the_next_one(ex: Executor) -> None:
     grown = ex.submit(enough_at, 3, resource_dict={"memory": [0.5, "640MB", 0.75]})
-    slow = ex.submit(in_time_at, 2, resource_dict={"run_time": [0.5, "10min"]})
+    slow = ex.submit(in_time_at, 2, resource_dict={"run_time": [0.5, "1min"]})
     after = ex.submit(calls.both, grown, slow)
     assert after.result() == ((3, 0.75), 2)
     assert (grown.attempts, slow.attempts) == (3, 2)
