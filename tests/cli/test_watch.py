@@ -49,6 +49,41 @@ def test_the_log_of_a_call_whose_process_has_died(results: Path) -> None:
     assert Source(OPTIONS, str(results)).log(row) == f"WorkerLost: {message}"
 
 
+def test_the_log_of_a_call_that_runs(gate: Gate, results: Path) -> None:
+    def noisy() -> None:
+        print("so far", flush=True)
+        gate.hold()
+
+    source = Source(OPTIONS, str(results))
+    with executor(gate, 1, cache=results) as ex:
+        ex.submit(noisy)
+        ex.submit(abs, -1)
+        gate.arrived()
+        running, waiting = source.look().rows
+        until(lambda: source.log(running) == "so far")
+        assert source.log(waiting) == "It has not begun, and so has printed nothing."
+
+
+def test_failures_are_seen_and_read(gate: Gate, results: Path) -> None:
+    with executor(gate, 1, cache=results) as ex:
+        failed = [ex.submit(divmod, number, 0) for number in range(60)]
+        for future in failed:
+            future.exception()
+        ex.submit(gate.hold)
+        gate.arrived()
+        source = Source(OPTIONS, str(results))
+        now = source.look()
+    assert now.head[0].endswith("; last failure: divmod: ZeroDivisionError: integer division or modulo by zero")
+    assert [row.state for row in now.rows] == ["running", *["failed"] * 50]
+    row = now.rows[1]
+    assert (row.function, row.key in {future.key for future in failed}) == ("divmod", True)
+    assert row.where == "ZeroDivisionError: integer division or modulo by zero"
+    assert source.explain(row) == f"divmod failed: {row.where}"
+    assert source.log(row).endswith(row.where)
+    assert source.cancel(row) == f"{row.id} has ended"
+    assert [row.state for row in Source(OPTIONS, None).look().rows] == []
+
+
 def test_rows_of_running_executors(gate: Gate) -> None:
     source = Source(OPTIONS, None)
     assert source.look() == CallsNow(("no executor runs here",), ())
@@ -77,7 +112,7 @@ class Scripted(Source):
     def __init__(self) -> None:
         self.rows = [
             CallRow("1:0", "relax", "running", "c1 (worker 7)", "12 s", "abc", (1, 1, 0)),
-            CallRow("1:1", "energy[b]", "waiting", "for a core", "", "", (1, 1, 1)),
+            CallRow("1:1", "energy[b]", "waiting", "for `f[/b]`", "", "", (1, 1, 1)),
         ]
         self.cancelled: list[str] = []
 
@@ -131,6 +166,34 @@ def test_keys_open_a_call_and_show_its_log() -> None:
         assert app.screen.text == "[b]printed by relax"
         await pilot.press("q")
         await ready(pilot, lambda: len(app.screen_stack) == 1)
+        await pilot.press("q")
+
+    drive(steps)
+
+
+@pytest.mark.needs("textual")
+@pytest.mark.parametrize(
+    ("text", "shown", "styles"),
+    [
+        ("[b]plain[/b]\nlines", "[b]plain[/b]\nlines", 0),
+        ("\x1b[31mred\x1b[0m not", "red not", 1),
+        ("10 %\r20 %\ndone", "20 %\ndone", 0),
+        ("\x1b[2J\x1b[31mred\x07", "red", 1),
+        ("\x1b[31mred\x00", "\\x1b[31mred\\x00", 0),
+    ],
+)
+def test_what_calls_print_is_shown_in_its_colours(text: str, shown: str, styles: int) -> None:
+    from callyard.cli.watch_app import in_its_colours
+
+    found = in_its_colours(text)
+    assert (found.plain, len([span for span in found.spans if span.style])) == (shown, styles)
+
+
+@pytest.mark.needs("textual")
+def test_names_and_reasons_are_no_markup() -> None:
+    async def steps(app: Any, pilot: Any, source: Scripted) -> None:
+        await ready(pilot, lambda: app.table.row_count == 2)
+        assert [str(cell) for cell in app.table.get_row("1:1")[1:4]] == ["energy[b]", "waiting", "for `f[/b]`"]
         await pilot.press("q")
 
     drive(steps)

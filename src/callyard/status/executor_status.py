@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..utils.quantities import calls, duration
+from ..utils.shown_text import one_line
 from .ended_calls import EndedCalls, FailedCall
 
 __all__ = ["FOR_OTHER_CALLS", "MOST_LISTED", "STATES", "ExecutorStatus", "RunningCall", "WaitingCall", "short_key"]
@@ -17,7 +18,7 @@ STATES = ("planned", "waiting", "running", "finished", "cached", "failed", "canc
 _GIB = 1 << 30
 MOST_LISTED = 100  # waiting calls
 _MOST_LINES = 12  # of each list, in the text of one screen
-_LONGEST = 100  # characters of a line about an error
+_LONGEST, _LONGEST_NAME = 100, 60  # characters of a line about an error, and of the name of a function
 
 
 def short_key(key: str) -> str:
@@ -156,7 +157,7 @@ class ExecutorStatus:
 
     def counts_in_words(self) -> str:
         """Return the numbers of calls as "2 running, 3 waiting"; "no calls so far" without any."""
-        found = [f"{self.count(state):,} {state}" for state in STATES if self.count(state)]
+        found = [f"{self.count(state):,} {_word(state)}" for state in self._states()]
         return ", ".join(found) or "no calls so far"
 
     def __str__(self) -> str:
@@ -167,15 +168,15 @@ class ExecutorStatus:
         if self.capacity:
             yield f"in use: {self.use_in_words()}"
         if len(self.calls) > 1:
-            yield from _table([("", *self._states()), *self._rows()])
+            yield from _table([("", *map(_word, self._states())), *self._rows()])
         for reason, number in self.waiting.most_common(_MOST_LINES):
             yield f"{calls(number)} {'waits' if number == 1 else 'wait'} {reason}"
         for call in self.running[:_MOST_LINES]:
-            yield f"{call.number:>6}  {call.name} runs{_place(call)}"
+            yield f"{call.number:>6}  {one_line(call.name, _LONGEST_NAME)} runs{_place(call)}"
         if len(self.running) > _MOST_LINES:
             yield f"        and {len(self.running) - _MOST_LINES:,} more"
         for failure in self.failures:
-            yield f"{failure.name} failed: {failure.error}"[:_LONGEST]
+            yield one_line(f"{failure.name} failed: {failure.error}", _LONGEST)
 
     def _states(self) -> tuple[str, ...]:
         """Return the states in which there are calls."""
@@ -185,7 +186,7 @@ class ExecutorStatus:
         states = self._states()
         most = sorted(self.calls.items(), key=lambda item: -item[1].total())
         for name, counts in most[:_MOST_LINES]:
-            yield name, *(f"{counts[state]:,}" if counts[state] else "" for state in states)
+            yield one_line(name, _LONGEST_NAME), *(f"{counts[state]:,}" if counts[state] else "" for state in states)
         if len(most) > _MOST_LINES:
             yield f"{len(most) - _MOST_LINES:,} others", *("" for _ in states)
 
@@ -204,7 +205,7 @@ class ExecutorStatus:
         """Return the status as HTML, for notebooks."""
         from html import escape  # here, because few programs show it
 
-        head = "".join(f"<th>{state}</th>" for state in ("", *self._states()))
+        head = "".join(f"<th>{word}</th>" for word in ("", *map(_word, self._states())))
         rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self._rows())
         lines = [f"in use: {self.use_in_words()}"] if self.capacity else []
         lines += [f"{calls(number)} {'waits' if number == 1 else 'wait'} {why}" for why, number in self.waiting.items()]
@@ -215,6 +216,14 @@ class ExecutorStatus:
             f'<div class="callyard-status"><b>{escape(self.executor)}</b><br>{escape(self.counts_in_words())}'
             f"<table><tr>{head}</tr>{rows}</table><ul>{listed}</ul></div>"
         )
+
+
+def _word(state: str) -> str:
+    """Return the word for a state, the same as in progress, reports and graphs."""
+    from ..display.call_states import STATES as LOOKS  # here, because few programs show it
+
+    look = LOOKS.get(state)  # type: ignore[call-overload]  # one that only a later version knows has none
+    return state if look is None else look.word
 
 
 def _place(call: RunningCall) -> str:
