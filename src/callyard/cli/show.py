@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -167,6 +168,7 @@ def _rows_of_job(call: JobCallStatus) -> Iterator[tuple[str, str]]:
     yield "job", call.job or ""
     yield "node", call.node
     yield "resources", ", ".join(f"{name}={value}" for name, value in resources.items())
+    yield "attempt", _attempt(call)
     yield "arguments", call.arguments
     yield "inputs", ", ".join(given.name for given in call.inputs)
     yield "log", call.folder.log(call.number) if call.began is not None else ""
@@ -175,6 +177,14 @@ def _rows_of_job(call: JobCallStatus) -> Iterator[tuple[str, str]]:
         error, trace = ended
         yield "error", tables.value(error)
         yield "traceback", trace
+
+
+def _attempt(call: JobCallStatus) -> str:
+    """Return the number of the present attempt of a call, and the limits of earlier ones; "" for the first."""
+    with suppress(OSError, CacheError):
+        kept = call.folder.again(call.number)
+        return "" if kept is None or kept.attempt == 1 else f"{kept.attempt}{call.folder.batch.tried}"
+    return ""
 
 
 def _used(entry: Entry) -> str:

@@ -40,7 +40,7 @@ from ..version import VERSION
 from .current_call import running
 from .job_call import load_for, make_call  # here, so that all calls of the job share the loaded modules
 from .job_log import JobLog
-from .job_outcome import UNWRITTEN, failed, job_id, node_name, printed, who, write_down
+from .job_outcome import UNWRITTEN, failed, job_id, moves_on, node_name, printed, who, write_down
 from .job_signals import JobSignals
 from .usage_meter import UsageMeter
 
@@ -166,6 +166,8 @@ class Job:
             if reason is None and self.signals.stopped:  # the scheduler knows the reason
                 os._exit(_STOPPED)
             error = self._loss(number, call_file, reason, code)
+            if moves_on(self.folder, number, error) and (end := self.folder.ended(number)) is not None:
+                return end
         return self._write_down(number, failed(error, usage=self._usage()))
 
     def _write_down(self, number: int, end: CallOutcome) -> CallOutcome:
@@ -289,9 +291,9 @@ class Job:
 
         name = self._name(number)
         if reason == "run_time":
-            return TimeLimitExceeded(too_long(name, call_file.run_time or 0) + printed(self.folder, number))
+            return TimeLimitExceeded(too_long(name, call_file.run_time or 0) + self._beyond(number))
         if reason == "memory":
-            return OutOfMemory(too_much_memory(name, call_file.memory) + printed(self.folder, number))
+            return OutOfMemory(too_much_memory(name, call_file.memory) + self._beyond(number))
         if code == UNWRITTEN:
             return CacheError(f"{name} could not write down how it ended{printed(self.folder, number)}")
         from ..errors import WorkerLost  # here, because this loads much, and most calls end well
@@ -299,6 +301,9 @@ class Job:
         error = WorkerLost(f"{name} lost its process, which {how_it_ended(code)}{printed(self.folder, number)}")
         error.exitcode = code
         return error
+
+    def _beyond(self, number: int) -> str:
+        return self.folder.batch.tried + printed(self.folder, number)
 
     def _become_call(self, parent: int, number: int, call_file: CallFile, deadline: float | None) -> NoReturn:
         os.setsid()

@@ -117,7 +117,9 @@ class _Unfinished(Frozen):
     def may_run_again(self) -> bool:
         """Return True if the call has asked for another run, or its job may have another one."""
         with suppress(OSError):
-            return self.files.batch.restart_limit > 0 or self.files.again(self.number) is not None
+            batch = self.files.batch
+            may_restart = batch.restart_limit > 0 or batch.has_next_limits
+            return may_restart or self.files.again(self.number) is not None
         return False
 
 

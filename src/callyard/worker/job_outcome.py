@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 
-from ..errors import JobLost
+from ..errors import CallyardError, JobLost
 from ..events.usage import Usage
 from ..jobs.batch import CallOutcome
 from ..jobs.call_files import CallFiles
@@ -18,6 +19,7 @@ __all__ = [
     "failed",
     "inherited",
     "job_id",
+    "moves_on",
     "node_name",
     "printed",
     "who",
@@ -70,6 +72,20 @@ def failed(error: BaseException, text: str = "", key: str = "", usage: Usage | N
 
     words = text or f"{error_words(error)}\n"
     return CallOutcome("failed", key, failure=dump_error(error, words), usage=usage)
+
+
+def moves_on(folder: CallFiles, number: int, error: BaseException) -> bool:
+    """Move a call that has gone beyond a limit to a job with the next one; return False if there is none to try."""
+    if not folder.batch.has_next_limits:
+        return False
+    from ..jobs.spool import BatchDirectory  # here, because most calls end well
+    from ..jobs.successor import move_to_successor
+
+    try:
+        return move_to_successor(BatchDirectory(folder.home, folder.token), number, type(error).__name__)
+    except (OSError, CallyardError) as problem:  # a full disk, most likely: the call fails, which needs no room there
+        sys.stderr.write(f"callyard: its next attempt cannot be written: {problem}\n")
+        return False
 
 
 def write_down(folder: CallFiles, number: int, end: CallOutcome) -> bool:
