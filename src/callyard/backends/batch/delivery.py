@@ -47,6 +47,7 @@ class Delivery:
         self.home, self._state, self._clock = home, state, clock
         self.private = private  # results are of no use to others
         self.executor = executor  # its name, if several processes act for it in turn
+        self.told_of_moves: Callable[[BatchDirectory, int], object] | None = None  # of calls that others have moved
         self.me = f"{this_process().label}+{executor or os.urandom(4).hex()}"  # our name among the waiting processes
 
     def show_running(self, calls: Iterable[JobCall]) -> None:
@@ -191,6 +192,8 @@ class Delivery:
         except FileNotFoundError:  # it is over, and another process has removed it
             self._missed(self._state.give_up(batch, number), successor)
             return
+        if self.told_of_moves is not None:
+            self.told_of_moves(batch.directory, number)
         for call in self._state.give_up(batch, number):
             call.directory, call.number = successor, moved.number
             call.future.attempts = moved.attempts

@@ -281,6 +281,16 @@ class Canceller:
         if jobs:
             self._commands.do(partial(self._scheduler.cancel, jobs))
 
+    def end_left_behind(self, directory: BatchDirectory, number: int) -> None:
+        """End the job that a call has left before its begin, where the scheduler would start that job in vain."""
+        if self._scheduler.cancels_dependents:
+            return
+        with _at_last(directory):
+            job, together = directory.job_of(number), directory.batch.of_element(directory.batch.element_of(number))
+            makes_nothing = all(directory.ended(each) is not None for each in together)
+            if job is not None and makes_nothing and directory.begun(number) is None:
+                self._commands.do(partial(self._scheduler.cancel, [job]))
+
     def drop(self, batch: BatchState, calls: list[JobCall]) -> None:
         """Forget calls that nobody submits any more, and their batch if no part of the batch was submitted."""
         directory = batch.directory
