@@ -182,8 +182,9 @@ def _rows_of_job(call: JobCallStatus) -> Iterator[tuple[str, str]]:
 def _attempt(call: JobCallStatus) -> str:
     """Return the number of the present attempt of a call, and the limits of earlier ones; "" for the first."""
     with suppress(OSError, CacheError):
-        kept = call.folder.again(call.number)
-        return "" if kept is None or kept.attempt == 1 else f"{kept.attempt}{call.folder.batch.tried}"
+        kept, ended = call.folder.again(call.number), call.folder.ended(call.number)
+        attempt = ended.attempts if ended is not None else 1 if kept is None else kept.attempt
+        return f"{attempt}{call.folder.batch.tried}" if attempt > 1 else ""
     return ""
 
 

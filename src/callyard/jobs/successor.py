@@ -184,7 +184,7 @@ def _note_in(log: str, batch: Batch) -> None:
     with suppress(OSError):  # none was written, or the disk is full
         descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
-            os.write(descriptor, f"callyard: beyond its limit; it runs again with {batch.limit}\n".encode())
+            os.write(descriptor, f"callyard: it went beyond its limit, and runs again with {batch.limit}\n".encode())
         finally:
             os.close(descriptor)
 
