@@ -16,8 +16,10 @@ from .resource_values import Amount
 from .utils.public_names import public_names
 
 R = TypeVar("R")
-__all__ = ["ALIASES", "NAMES", "OF_SLURM", "Resources", "amounts", "resource_meant"]
+__all__ = ["ALIASES", "LIMITS", "NAMES", "OF_SLURM", "Resources", "amounts", "resource_meant"]
 
+# The error of a call beyond a limit -> the limit, which may be a list.
+LIMITS = {"OutOfMemory": "memory", "TimeLimitExceeded": "run_time"}
 # executorlib's name -> ours
 ALIASES = {
     "cores": "ranks",
@@ -204,9 +206,24 @@ class Resources:
             >>> Resources(run_time=["1min", "1h"]).after("TimeLimitExceeded").run_time
             3600.0
         """
-        name = _LIMITS.get(error, "")
+        name = LIMITS.get(error, "")
         following = getattr(self, f"next_{name}", ())
         return self.updated({name: following}) if following else None
+
+    def attempts(self) -> list[Resources]:
+        """Return the resources of all attempts that a call may have, those of the first one first.
+
+        Examples:
+            >>> [each.memory for each in Resources(memory=[4, 16, 64]).attempts()]
+            [4, 16, 64]
+        """
+        found: list[Resources] = []
+        coming = [self]
+        while coming:
+            found.append(coming.pop(0))
+            later = [found[-1].after(error) for error in LIMITS]
+            coming += [each for each in later if each is not None and each not in coming]
+        return found
 
     def asked(self) -> dict[str, Any]:
         """Return the resources that differ from their defaults, by key.
@@ -218,7 +235,7 @@ class Resources:
             {'memory': [0.5, 4]}
         """
         values = {name: value for name in NAMES if (value := getattr(self, name)) != getattr(_DEFAULTS, name)}
-        for name in _LIMITS.values():
+        for name in LIMITS.values():
             if following := getattr(self, f"next_{name}"):
                 values[name] = [values[name], *following]
         return {**values, **{name: value for name, value in self.others.items() if value is not None}}
@@ -241,8 +258,6 @@ _CHECKED = {
     "mail_type": values.mail_types,
     **dict.fromkeys(("srun_args", "slurm_cmd_args"), values.arguments),
 }
-# The error of a call beyond a limit -> the limit, which may be a list.
-_LIMITS = {"OutOfMemory": "memory", "TimeLimitExceeded": "run_time"}
 _NO_KEYS = ("others", "next_memory", "next_run_time")
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Resources))
 NAMES = tuple(field.name for field in dataclasses.fields(Resources) if field.name not in _NO_KEYS)
@@ -308,7 +323,7 @@ def canonical(changes: Mapping[str, Any], others: Iterable[str] = ()) -> dict[st
 def _first_limits(known: Mapping[str, Any]) -> dict[str, Any]:
     """Return keys with the first limit in the place of a list, and the others of the list beside it."""
     result = dict(known)
-    for name in _LIMITS.values():
+    for name in LIMITS.values():
         if name in known and f"next_{name}" not in known:
             first, *rest = values.limits(name, known[name])
             result.update({name: first, f"next_{name}": tuple(rest)})

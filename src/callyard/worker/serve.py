@@ -76,6 +76,7 @@ class Server:
         self.segments = SegmentPool()
         self.packer = Packer(self.segments, to_driver=True)
         self.functions: dict[int, LoadedFunction | UnloadableFunction] = {}
+        self.unloaded: dict[int, bytes] = {}  # functions without a call so far
         self.initialized = Initialized()
         self.loans = LentBuffers()  # results that others still use
         self.unused: deque[int] = deque()  # segments of others without a user here
@@ -155,14 +156,12 @@ class Server:
             multiprocessing.current_process().authkey = key
 
     def define(self, sequence: int, number: int, flags: int, body: bytes) -> None:
-        try:
-            self.functions[number] = LoadedFunction(body)
-        except BaseException as error:  # each call of the function fails with the error
-            self.functions[number] = UnloadableFunction(error)
+        self.unloaded[number] = body
 
     def forget(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         for gone in pickle.loads(body):
             self.functions.pop(gone, None)
+            self.unloaded.pop(gone, None)
 
     def free(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         self.loans.returned(pickle.loads(body))
@@ -179,6 +178,8 @@ class Server:
         request = Request.read(body, self.undescribe) if flags & PACKED else None
         if not runs:
             return
+        if self.unloaded:
+            self.load_function(number)
         started = perf_counter()
         order = request.options.pop(ORDER, None) if request is not None else None
         self.meter = meter = None
@@ -205,7 +206,7 @@ class Server:
             self.function_ended()
             self.done(started)
             with self.state:
-                self.failed(error, number, sequence)
+                self.failed(error, sequence, request)
         else:
             self.done(started)
             self.send_result(packed, sequence, note)
@@ -214,7 +215,19 @@ class Server:
             self.flush()
         running.end()
 
-    def failed(self, error: BaseException, number: int, sequence: int) -> None:
+    def load_function(self, number: int) -> None:
+        """Load the function of the call that has just begun: if that takes too long, or ends this process, it counts.
+
+        Its time is not that of the call.
+        """
+        data = self.unloaded.pop(number, None)
+        if data is not None:
+            try:
+                self.functions[number] = LoadedFunction(data)
+            except BaseException as error:  # each call of the function fails with the error
+                self.functions[number] = UnloadableFunction(error)
+
+    def failed(self, error: BaseException, sequence: int, request: Request | None) -> None:
         """Send the exception of the call; if the call was told to end, only end this process, as others tell why."""
         if isinstance(error, Again):
             self.again(error, sequence)
@@ -225,6 +238,8 @@ class Server:
         else:
             note = b"" if self.meter is None else pickle.dumps(self.meter.fields(), 5)
             note = self.failure_notes.pop() if self.failure_notes else note
+            if request is not None and request.goes_on_after(error):
+                note = pickle.dumps(RunAgain(), 5)
             self.send(encode_error(error, sequence, self.last_call, note))
 
     def function_ended(self) -> None:
