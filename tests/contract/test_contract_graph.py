@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures as standard
 import sys
 import threading
@@ -503,6 +504,24 @@ def test_the_part_that_cannot_be_pickled_is_named(ex: Executor) -> None:
         assert isinstance(error, callyard.UnpicklableCall)
         assert text in str(error)
         assert "\n" not in str(error)
+
+
+@pytest.mark.feature("explains", "runs again")
+def test_what_to_pass_in_its_place(ex: Executor) -> None:
+    async def wait() -> None: ...
+
+    async def submitted() -> standard.Future[Any]:
+        return ex.submit(calls.described, 1, deep=[asyncio.get_running_loop().create_future()])
+
+    coroutine = wait()
+    cases = {
+        "; await it, and pass the result": asyncio.run(submitted()),
+        "or run it inside the call with asyncio.run": ex.submit(calls.same, coroutine),
+        "; pass list(...) of it": ex.submit(calls.same, (i for i in range(3))),
+    }
+    coroutine.close()
+    for text, future in cases.items():
+        assert str(future.exception()).endswith(text)
 
 
 @pytest.mark.feature("explains")

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
-from callyard import Cache, Executor, batched, item, unzip
+from callyard import Cache, Executor, ResourceError, batched, item, unzip
 from callyard.futures import Future, unasked
 
 
@@ -62,6 +62,14 @@ def test_failures_are_told_once(ex: Executor, told) -> None:
     ex.shutdown()
     (line,) = told()
     assert line.startswith("3 calls of Callyard have failed, and their results were never asked for; the first: 'fail'")
+    assert told() == []
+
+
+def test_what_was_refused_at_once_is_not_told(ex: Executor, told) -> None:
+    """The submitter has the error, and no future to ask."""
+    with pytest.raises(ResourceError):
+        ex.submit(fail, 1, resource_dict={"cores_per_rank": 10_000})
+    ex.shutdown()
     assert told() == []
 
 

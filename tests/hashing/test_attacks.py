@@ -344,3 +344,96 @@ def test_the_order_of_attributes(load: Load) -> None:
     text = "def g(): return 1\ndef h(): return 2\nclass C: pass\nc = C()\n{}\ndef f(x): return c"
     one, two = (load(text.format(order)).f for order in ("c.a = g; c.b = h", "c.b = h; c.a = g"))
     assert key(one, 1) == key(two, 1)
+
+
+# -- names that lead elsewhere ---------------------------------------------------------------------------------
+
+NO_TOKEN = [
+    "class C:\n def __reduce__(self): raise TypeError('no')\n def m(self): return {0}\nc = C()",
+    "import threading\nclass C(threading.local):\n def m(self): return {0}\nc = C()",
+    "import io\nclass B(io.FileIO):\n k = {0}\nclass C(B):\n def m(self): return self.k\nc = C('/dev/null')",
+]
+
+
+@pytest.mark.parametrize("text", NO_TOKEN)
+def test_an_object_without_a_token_counts_by_the_content_of_its_class(load: Load, text: str) -> None:
+    one, same, other = (load(text.replace("{0}", k) + "\ndef f(x): return c.m()") for k in ("1", "1", "2"))
+    before = key(one.f, 1)
+    assert before == key(same.f, 1) != key(other.f, 1)
+    one.C.m = lambda self: 3
+    assert key(one.f, 1) not in (before, key(other.f, 1))
+    for lab in (one, same, other):
+        getattr(lab.c, "close", int)()
+
+
+LAZY = {
+    "module": ("return importlib.import_module('um_part')", "um_attacked.um_part.g()"),
+    "function": ("return getattr(importlib.import_module('um_part'), name)", "um_attacked.g()"),
+    "class": ("return getattr(importlib.import_module('um_part'), name)", "um_attacked.C().m()"),
+}
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("start", ["import um_attacked\ndef f(x):\n", "def f(x):\n import um_attacked\n"])
+@pytest.mark.parametrize("case", LAZY)
+def test_parts_that_a_module_imports_when_they_are_wanted(load: Load, case: str, start: str, kept: bool) -> None:
+    body, wanted = LAZY[case]
+    found = body.replace("return", "globals()[name] =") + "; return globals()[name]" if kept else body
+
+    def keys(k: int) -> list[str]:
+        load(f"import importlib\ndef __getattr__(name):\n {found}", "um_attacked")
+        load(f"def g(): return {k}\nclass C:\n def m(self): return {k}", "um_part")
+        lab = load(f"{start} return {wanted}")
+        before = key(lab.f, 1)
+        assert lab.f(1) == k
+        return [before, key(lab.f, 1)]
+
+    assert len({*keys(1), *keys(1)}) == 1
+    assert keys(1) != keys(2)
+
+
+@pytest.mark.parametrize("from_", ["def f(x):\n import um_attacked\n return um_attacked.k", "{}import k\n return k"])
+def test_an_object_in_the_place_of_a_module(load: Load, from_: str) -> None:
+    lab, keys = load(from_.replace("{}", "def f(x):\n from um_attacked ")), []
+    for k in (1, 2):
+        sys.modules["um_attacked"] = types.SimpleNamespace(k=k)  # type: ignore[assignment]
+        keys.append(key(lab.f, 1))
+    del sys.modules["um_attacked"]
+    assert len({*keys, key(lab.f, 1)}) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "import colorsys\ndef f(x): return colorsys.rgb_to_hsv(x)",
+        "def f(x):\n import colorsys as c\n return c.rgb_to_hsv(x)",
+        "def f(x):\n from colorsys import rgb_to_hsv\n return rgb_to_hsv(x)",
+        "import xml.dom\ndef f(x): return xml.dom.minidom.parse(x)",
+    ],
+)
+def test_functions_of_a_library_replaced_by_the_users(load: Load, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import colorsys
+    import xml.dom.minidom
+
+    lab, first = load(text), key(load(text).f, 1)
+    keys = [key(lab.f, 1)]
+    for said in ("1", "1", "2"):
+        patch = load(f"def g(x): return {said}", "um_attacked")
+        monkeypatch.setattr(colorsys, "rgb_to_hsv", patch.g)
+        monkeypatch.setattr(xml.dom.minidom, "parse", patch.g)
+        keys.append(key(lab.f, 1))
+    monkeypatch.undo()
+    assert keys[0] == first == key(lab.f, 1)
+    assert keys[1] == keys[2]
+    assert len(set(keys)) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "from functools import singledispatch\ndef h(a: {}): ...\ndef f(x): return singledispatch(repr).register(h)(x)",
+        "import functools\ndef h(a: {}): return 1\ndef f(x):\n return functools.singledispatch(repr).register(h)(x)",
+    ],
+)
+def test_annotations_that_a_library_reads_for_a_function(load: Load, text: str) -> None:
+    assert key(load(text.format("int")).f, 1) != key(load(text.format("str")).f, 1)

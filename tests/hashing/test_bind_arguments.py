@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from callyard.dependencies.map_chunks import run_chunk
 from callyard.errors import CacheError
 from callyard.hashing.bind_arguments import bind
 from callyard.hashing.call_key import NOWHERE, KeyContext, call_key
@@ -326,3 +327,39 @@ def test_what_keyed_refuses() -> None:
         keyed(version=object())
     with pytest.raises(CacheError, match="cannot be marked"):
         keyed(version=1)(len)
+
+
+@keyed(ignore=["verbose"])
+def fits(x: Any, verbose: Any = False) -> None: ...
+
+
+class Fits:
+    @keyed(ignore=["verbose"])
+    def __call__(self, x: Any, verbose: Any = False) -> None: ...
+
+    @keyed(ignore=["verbose"])
+    @staticmethod
+    def static(x: Any, verbose: Any = False) -> None: ...
+
+    @keyed(ignore=["verbose"])
+    @classmethod
+    def of_class(cls, x: Any, verbose: Any = False) -> None: ...
+
+
+@pytest.mark.parametrize("function", [Fits(), Fits.static, Fits.of_class, Fits().of_class, functools.partial(fits)])
+def test_parameters_left_out_of_methods_and_partials(function: Any) -> None:
+    assert key(function, 1) == key(function, 1, True) == key(function, 1, verbose=2) != key(function, 2)
+
+
+def test_parameters_left_out_that_a_partial_gives() -> None:
+    def partials(verbose: bool) -> list[str]:
+        found = [functools.partial(fits, verbose=verbose), functools.partial(fits, x=1, verbose=verbose)]
+        return [key(found[0], 1), key(found[1]), key(functools.partial(fits, 1, verbose)), key(plain, found)]
+
+    assert partials(True) == partials(False)
+    assert key(functools.partial(fits, 1)) != key(functools.partial(fits, 2))
+
+
+def test_parameters_left_out_in_the_chunks_of_map() -> None:
+    one, same, other = (key(run_chunk, fits, chunk) for chunk in (((1, True),), ((1,),), ((2, True),)))
+    assert one == same != other

@@ -477,6 +477,33 @@ def test_namespace_packages(tmp_path: Path, modules: Any) -> None:
     assert owner("space_of.mine.deeper") is None
 
 
+@pytest.mark.parametrize(
+    "uses",
+    [
+        "import space_of.mine\ndef f(x): return space_of.mine.tool(x)\n",
+        "def f(x):\n    import space_of.mine\n    return space_of.mine.tool(x)\n",
+        "def f(x):\n    import space_of.mine as mine\n    return mine.tool(x)\n",
+        "def f(x):\n    from space_of.mine import tool\n    return tool(x)\n",
+        "def f(x):\n    from space_of import mine\n    return mine.tool(x)\n",
+    ],
+)
+def test_the_users_part_of_an_installed_namespace_counts(tmp_path: Path, modules: Any, uses: str) -> None:
+    def keys(place: str, number: int, version: str) -> list[str]:
+        site = _installed(tmp_path / place, "space-part", version, {"space_of/part.py": "def tool(x): return 1\n"})
+        mine = _write(tmp_path / place, {"space_of/mine.py": f"def tool(x): return {number}\n", "uses.py": uses})
+        sys.path.append(str(mine))
+        modules(site, "space_of")
+        sys.path.append(str(mine))
+        lab = importlib.import_module("uses")
+        before = key(lab.f, 1)
+        assert lab.f(1) == number
+        return [before, key(lab.f, 1)]
+
+    first = keys("1", 1, "1.0")
+    assert {*first, *keys("2", 1, "1.0")} == {first[0]}
+    assert first[0] not in keys("3", 2, "1.0")
+
+
 def test_a_module_of_the_users_with_a_name_of_the_standard_library(tmp_path: Path, modules: Any) -> None:
     shadowed = sys.modules.pop("this", None)
     try:

@@ -72,7 +72,7 @@ def test_calls_without_a_list_do_not_move(tmp_path: Path) -> None:
 
 def test_arguments_of_an_earlier_attempt_are_kept(tmp_path: Path) -> None:
     spool = LimitedCalls(tmp_path / "cache", Resources(memory=[1, 2]))
-    spool.folder.run_again(0, 3, 1, b"arguments")
+    spool.folder.run_again(0, CallAgain(3, 1, b"arguments", 1))
     spool.run(spool.folder)
     assert spool.moved(BEYOND_MEMORY).again(0) == CallAgain(4, 0, b"arguments")
 
@@ -81,7 +81,7 @@ def test_a_call_that_asked_for_another_run_first_gets_that(tmp_path: Path) -> No
     """Its job was ended before the next run: nothing says that its limit was too low."""
     spool = LimitedCalls(tmp_path / "cache", Resources(memory=[1, 2], run_time=[1, 2]))
     spool.run(spool.folder, at=1.0)
-    spool.folder.run_again(0, 2, 0, b"arguments")
+    spool.folder.run_again(0, CallAgain(2, 0, b"arguments"))
     successor = spool.moved(BEYOND_TIME)
     assert successor.again(0) == CallAgain(2, 0, b"arguments")
     assert limits(successor)[:2] == (1, 1)

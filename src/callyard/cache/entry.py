@@ -336,5 +336,5 @@ def _text(path: str) -> str | None:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
-    except FileNotFoundError:
+    except OSError:  # it is gone, or was on another computer
         return None

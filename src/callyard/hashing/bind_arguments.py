@@ -7,6 +7,8 @@ from functools import lru_cache, partial
 from types import FunctionType, MethodType
 from typing import Any
 
+from ..dependencies.map_chunks import run_chunk
+from .decorator import ignored
 from .packages import module_of, owner
 
 _TRANSPARENT: dict[type, str] = {partial: "func", MethodType: "__func__", type(lru_cache(len)): "__wrapped__"}
@@ -25,6 +27,15 @@ def bind(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[st
         if found is not None:
             return found
     return _by_signature(function, args, kwargs)
+
+
+def counted(function: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Bound, bool]:
+    """Return the same as `bind`, without the parameters that `keyed` leaves out."""
+    bound, left = bind(function, args, kwargs)
+    if function is run_chunk and ignored(args[0]):
+        bound = [("fn", args[0]), ("chunk", [counted(args[0], element, {})[0] for element in args[1]])]
+    left_out = ignored(function)
+    return ([pair for pair in bound if pair[0] not in left_out] if left_out else bound), left
 
 
 def _simple(function: FunctionType, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Bound, bool] | None:

@@ -14,9 +14,8 @@ from typing import Any
 from ..dependencies.map_chunks import run_chunk
 from ..dependencies.replace_futures import is_future
 from ..errors import CacheError
-from .bind_arguments import bind
+from .bind_arguments import bind, counted
 from .code_places import places_of
-from .decorator import choice
 from .definition_tokens import joined, token_at
 from .definitions import rooted
 from .digest import PendingFuture, UnkeyableError, blake2b, combine, readable
@@ -223,12 +222,9 @@ def call_key(
         CacheError: an argument, or the function, has no token.
         PendingFuture: a future among the arguments is not done.
     """
-    bound, left = bind(function, args, kwargs)
+    bound, left = counted(function, args, kwargs)
     if around.init_function and not left and not _leaves_in_chunk(function, args):
         around = KeyContext(around.initializer, b"", around.ranks, around.env)
-    ignored = _ignored(function)
-    if ignored:
-        bound = [(name, value) for name, value in bound if name not in ignored]
     part = part or function_part(function)
     encoder = ValueEncoder()
     encoder.opens_results = part.reads_metadata > 0
@@ -274,14 +270,9 @@ def identity_of(
     "" without futures, because then the key is enough, or with a future of an unknown call.
     """
     encoder = LinkedEncoder()
-    bound, _ = bind(function, args, kwargs)
-    ignored = _ignored(function)
+    bound, _ = counted(function, args, kwargs)
     try:
-        parts = [
-            (name.encode("utf-8", "surrogatepass"), encoder.token(value))
-            for name, value in bound
-            if name not in ignored
-        ]
+        parts = [(name.encode("utf-8", "surrogatepass"), encoder.token(value)) for name, value in bound]
     except (PendingFuture, UnkeyableError, RecursionError):
         return ""
     if not encoder.links:
@@ -304,11 +295,6 @@ def _leaves_in_chunk(function: Any, args: tuple[Any, ...]) -> bool:
         return False
     inner, chunk = args
     return any(bind(inner, element, {})[1] for element in chunk)
-
-
-def _ignored(function: Any) -> frozenset[str]:
-    chosen = choice(function)
-    return chosen.ignore if chosen is not None else frozenset()
 
 
 def _function_token(encoder: ValueEncoder, function: Any) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
+from types import FunctionType
 from typing import Any, NamedTuple, TypeVar
 
 from ..errors import CacheError
@@ -46,6 +48,9 @@ def keyed(*, version: object = None, ignore: Iterable[str] = ()) -> Callable[[F]
     chosen = KeyedSettings(None if version is None else f"{type(version).__name__} {version!r}", frozenset(ignore))
 
     def mark(function: F) -> F:
+        if isinstance(function, (staticmethod, classmethod)):  # a call finds only the function inside
+            mark(function.__func__)
+            return function
         if version is not None and not hasattr(function, "__qualname__"):
             raise CacheError(f"keyed: {function!r} has no name that a version could be of; mark the function in it")
         _check(function, chosen.ignore)
@@ -78,6 +83,16 @@ def choice(function: Any) -> KeyedSettings | None:
     if found is None or found.version is None or _mark(vars(function).get("__wrapped__")) is not found:
         return found
     return KeyedSettings(None, found.ignore)
+
+
+def ignored(function: Any) -> frozenset[str]:
+    """Return the parameters of a function, a partial or a callable object that do not count in keys."""
+    while isinstance(function, partial):
+        function = function.func
+    chosen = choice(function)
+    if chosen is None and type(function) is not FunctionType:
+        chosen = choice(type(function).__call__)
+    return frozenset() if chosen is None else chosen.ignore
 
 
 def _mark(function: Any) -> KeyedSettings | None:

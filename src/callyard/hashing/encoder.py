@@ -14,7 +14,7 @@ from ..dependencies.wait import failure_of
 from .code import code_token
 from .containers import outline
 from .digest import ATOMS, PendingFuture, UnkeyableError, combine, text
-from .packages import module_of
+from .packages import module_of, owner
 from .types import handler_of
 
 Registered = Callable[[Any], Any]  # returns, for an instance of a registered type, a value with the same meaning
@@ -162,10 +162,16 @@ class BaseEncoder(ABC):
 
 
 class LenientEncoder(BaseEncoder):
-    """An encoder that goes on at values without an encoding, which count by their types."""
+    """An encoder that goes on at values without an encoding, which count by their types.
+
+    A type of the user's counts by its content.
+    """
 
     def unkeyable(self, value: Any, error: UnkeyableError) -> bytes:
-        return text(b"?", module_of(type(value)), type(value).__qualname__)
+        kind = type(value)
+        if owner(module_of(kind)) is None:
+            return combine(b"?", [self.definition(kind)])
+        return text(b"?", module_of(kind), kind.__qualname__)
 
     def pending(self, future: Any) -> bytes:
         raise UnkeyableError(future, "it has no result")

@@ -65,8 +65,8 @@ class ChangeWatch:
     """The dependencies of a result: noted during the walk, and compared with the present state later."""
 
     __slots__ = (
-        *("_by_token", "_classes", "_encoder", "_functions", "_kinds", "_modules", "_names", "_seen", "_values"),
-        *("_whole", "is_described"),
+        *("_by_token", "_classes", "_encoder", "_functions", "_kinds", "_libraries", "_modules", "_names", "_seen"),
+        *("_values", "_whole", "is_described"),
     )
 
     def __init__(self) -> None:
@@ -76,6 +76,7 @@ class ChangeWatch:
         self._modules: list[tuple[str, Any]] = []
         self._whole: list[tuple[Any, set[str]]] = []
         self._kinds: dict[int, tuple[Any, Any]] = {}  # modules that were read, and their classes
+        self._libraries: list[tuple[Any, str, Any]] = []  # modules, names in them, and handles
         self._values: list[tuple[Read, bytes]] = []
         self._by_token: list[tuple[Any, str]] = []  # holders, and names with values compared by token
         self.is_described = True  # False if a dependency is beyond the descriptions of `imported_code`
@@ -97,6 +98,13 @@ class ChangeWatch:
         else:
             self._by_token.append((owner, name))
             self._part(lambda: _space(owner()).get(name, MISSING))
+
+    def library_name(self, module: ModuleType, name: str, value: Any) -> None:
+        """Note the value of a name in an installed module: a function or class itself, of another value the type."""
+        if (id(module), name) not in self._seen:
+            self._seen.add((id(module), name))
+            is_definition = type(value) is FunctionType or isinstance(value, (type, ModuleType))
+            self._libraries.append((ref(module), name, ref(value) if is_definition else type(value)))
 
     def function(self, function: FunctionType) -> None:
         """Note the parts of a function."""
@@ -196,6 +204,10 @@ class ChangeWatch:
                 return False
         if not all(type(module()) is kind() for module, kind in self._kinds.values()):
             return False
+        for module, name, handle in self._libraries:
+            value = getattr(module(), "__dict__", {}).get(name, MISSING)
+            if (handle() is not value) if type(handle) is ReferenceType else (type(value) is not handle):
+                return False
         return not (self._classes or self._modules or self._whole or self._values) or self._rest_unchanged()
 
     def _rest_unchanged(self) -> bool:

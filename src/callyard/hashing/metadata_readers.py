@@ -37,6 +37,14 @@ _READ_ANY = frozenset(
         *("attr.resolve_types", "attrs.resolve_types"),
     )
 )
+# Libraries and functions in them, whatever the module between.
+_READ_ANY_OF = frozenset(
+    (
+        *(("functools", "singledispatch"), ("functools", "singledispatchmethod")),
+        *(("pydantic", "validate_call"), ("pydantic", "validate_arguments")),
+        *(("beartype", "beartype"), ("typeguard", "typechecked")),
+    )
+)
 _READ_ANY_INSIDE = ("inspect.", "pydoc.", "doctest.", "annotationlib.")
 _HARMLESS = "inspect.is"  # as `inspect.isfunction`
 _UNFOLLOWED = frozenset(
@@ -74,6 +82,8 @@ def metadata_read_by(name: str, whole: bool = False) -> int:
         return OWN
     if name in _READ_ANY or name.startswith(_READ_ANY_INSIDE):
         return NONE if name.startswith(_HARMLESS) else ANY
+    if (name.partition(".")[0], name.rpartition(".")[2]) in _READ_ANY_OF:
+        return ANY
     return ANY if whole and any(known.startswith(name + ".") for known in (*_READ_ANY, *_READ_ANY_INSIDE)) else NONE
 
 

@@ -22,6 +22,7 @@ from .imported_code import EXTENSIONS
 
 if TYPE_CHECKING:
     from importlib import metadata
+    from importlib.machinery import ModuleSpec
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"  # without the number of the bug fix release
 _INSTALLED = ("site-packages", "dist-packages")
@@ -71,22 +72,50 @@ def module_of(thing: Any) -> str:
 def owner_by_name(name: str) -> Package | None:
     """Return the package of a module without loading the module."""
     top = name.partition(".")[0]
+    package = _owner_of_top(top)
+    if package is None or top == name:
+        return package
+    if name in sys.modules:
+        return package if owner(name) is not None else None
+    spec = _spec(name) if _is_namespace(top) else None  # each part of a namespace may be of another owner
+    return package if spec is None or _find(name, _described(name, spec)) is not None else None
+
+
+def _is_namespace(top: str) -> bool:
+    """Return True for a package without a file, whose modules are found without loading any code."""
+    if top in sys.modules:
+        names = getattr(sys.modules[top], "__dict__", {})
+        return "__path__" in names and names.get("__file__") is None
+    spec = _spec(top)
+    return spec is not None and spec.origin is None
+
+
+def _owner_of_top(top: str) -> Package | None:
     if top in sys.modules:
         return owner(top)
+    spec = _spec(top)
+    if spec is None:
+        return None
+    return Package("python", PYTHON) if spec.origin in ("built-in", "frozen") else _find(top, _described(top, spec))
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Return the spec of a module that is not loaded; None if there is none with a place."""
     try:
-        spec = importlib.util.find_spec(top)
+        spec = importlib.util.find_spec(name)
     except Exception:  # a finder may do anything
         return None
-    if spec is None or (spec.origin is None and not spec.submodule_search_locations):
-        return None
-    found = ModuleType(top)
-    if spec.origin in ("built-in", "frozen"):
-        return Package("python", PYTHON)
+    return None if spec is None or (spec.origin is None and not spec.submodule_search_locations) else spec
+
+
+def _described(name: str, spec: ModuleSpec) -> ModuleType:
+    """Return a module with the place of another."""
+    found = ModuleType(name)
     if spec.origin is not None:
         found.__file__ = spec.origin
     if spec.submodule_search_locations is not None:
         found.__path__ = list(spec.submodule_search_locations)
-    return _find(top, found)
+    return found
 
 
 def _find(name: str, module: Any) -> Package | None:
@@ -230,11 +259,12 @@ def _tops(distribution: metadata.Distribution) -> set[str]:
 _contents: dict[tuple[str, int, int], bytes] = {}
 
 
-def load(name: str) -> ModuleType | bytes | None:
+def load(name: str) -> object:
     """Import a module of the user's, so that its content counts.
 
     Returns:
-        The module, or the token of its file after a failed import. None if there is no such module.
+        The module, or another object that the module has put into its place; the token of its file (bytes) after a
+        failed import. None if there is no such module.
     """
     found = sys.modules.get(name)
     if isinstance(found, ModuleType) and not being_imported(found):  # another import would wait for the first

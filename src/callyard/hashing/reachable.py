@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import builtins
 import sys
+import warnings
 from collections.abc import Iterable
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
+from weakref import ref
 
 from ..serialize.import_statements import absolute_name
 from ..serialize.importable import importable
@@ -15,7 +17,7 @@ from .bytecode import Chain, Import
 from .definition_walk import Walk
 from .digest import combine, text
 from .invalidation import MISSING
-from .packages import compiled, load, owner, owner_by_name, owner_of
+from .packages import compiled, load, module_of, owner, owner_by_name, owner_of
 
 # Names in a module for its location, without effect on results.
 _PLACES = frozenset(
@@ -92,7 +94,7 @@ def module_reads(walk: Walk, module: ModuleType, chains: Iterable[Chain]) -> byt
     if package is not None:
         for chain in chains:
             walk.note_use(".".join((module.__name__, *chain)), whole=not chain)
-        return walk.package(package, module.__name__)
+        return _package_reads(walk, module, walk.package(package, module.__name__), chains)
     walk.watch.kind(module)
     firsts: dict[str, set[Chain]] = {}
     for chain in chains:
@@ -101,6 +103,39 @@ def module_reads(walk: Walk, module: ModuleType, chains: Iterable[Chain]) -> byt
         firsts.setdefault(chain[0], set()).add(chain[1:])
     names = sorted(firsts.keys() - (_PLACES - _TELLING))
     return combine(b"o", [compiled(module), *(_attribute(walk, module, name, firsts[name]) for name in names)])
+
+
+def _package_reads(walk: Walk, module: ModuleType, version: bytes, chains: Iterable[Chain]) -> bytes:
+    """Return the token of the attributes read of an installed module: its version, and the user's own among them.
+
+    A module of the user's may be part of an installed namespace, and a program may replace functions of a library.
+    """
+    mine: dict[tuple[str, str], tuple[ModuleType, set[Chain]]] = {}
+    for chain in chains:
+        holder = module
+        for number, name in enumerate(chain, 1):
+            value = vars(holder).get(name, MISSING)
+            walk.watch.library_name(holder, name, value)
+            if _is_users_own(value):
+                mine.setdefault((holder.__name__, name), (holder, set()))[1].add(chain[number:])
+            elif isinstance(value, ModuleType):
+                holder = value
+                continue
+            break
+    if not mine:
+        return version
+    parts = (text(b"n", *place) + _global(walk, mine[place][0], *place, mine[place][1]) for place in sorted(mine))
+    return combine(b"o", [version, *parts])
+
+
+def _is_users_own(value: Any) -> bool:
+    """Return True for a module, function or class of the user's, judged by a module that is loaded."""
+    if isinstance(value, ModuleType):
+        return sys.modules.get(str(vars(value).get("__name__"))) is value and owner_of(vars(value)) is None
+    if type(value) is not FunctionType:
+        return isinstance(value, type) and module_of(value) in sys.modules and owner(module_of(value)) is None
+    module = sys.modules.get(str(value.__globals__.get("__name__")))
+    return getattr(module, "__dict__", None) is value.__globals__ and owner_of(value.__globals__) is None
 
 
 def _is_of_its_class(module: ModuleType, name: str) -> bool:
@@ -132,13 +167,34 @@ def _all_of(module: ModuleType, name: str) -> set[Chain]:
 
 def _attribute(walk: Walk, module: ModuleType, name: str, rest: set[Chain]) -> bytes:
     label = text(b"n", name)
-    if name in vars(module):
+    given = _definition_on_demand(module, name)
+    if name in vars(module):  # perhaps since a moment
         return combine(b":", [label, _global(walk, module, module.__name__, name, rest)])
     walk.watch.name(module, name, MISSING)
     if "__getattr__" not in vars(module):
         walk.watch.name(module, "__getattr__", MISSING)
         return combine(b":", [label])
+    if given is not MISSING:
+        me = ref(module)
+        walk.watch.value(lambda: _definition_on_demand(me(), name))  # type: ignore[arg-type]
+        made = module_reads(walk, given, rest) if isinstance(given, ModuleType) else walk.token(given)
+        return combine(b":", [label, made])
     return combine(b":", [label, _global(walk, module, module.__name__, "__getattr__", {()})])
+
+
+def _definition_on_demand(module: ModuleType, name: str) -> Any:
+    """Return the module, function or class that a module's `__getattr__` has for a name, as packages do that import
+    their parts at the first use; MISSING for data, which follow from the code of `__getattr__`.
+    """
+    if name in vars(module) or "__getattr__" not in vars(module):
+        return MISSING
+    try:
+        with warnings.catch_warnings():  # of a deprecated name, say: the function will hear them
+            warnings.simplefilter("ignore")
+            found = getattr(module, name)
+    except Exception:  # from code of the module
+        return MISSING
+    return found if isinstance(found, (ModuleType, FunctionType, type)) else MISSING
 
 
 # -- import statements in functions ------------------------------------------------------------------------
@@ -150,12 +206,17 @@ def _import(walk: Walk, namespace: dict[str, Any], wanted: Import, chains: set[C
     if name is None:
         return b"missing"
     package = owner_by_name(name)
+    if package is not None and wanted.name and owner_by_name(f"{name}.{wanted.name}") is None:
+        return _import(walk, namespace, Import(f"{name}.{wanted.name}", 0, None, wanted.variable), chains)
     if package is not None:
         first = name.partition(".")[0]
         place = first if wanted.name is None and wanted.variable == first else name  # `import a.b` gives a
         for chain in chains:
             walk.note_use(".".join((place, *filter(None, (wanted.name,)), *chain)), whole=not chain)
-        return walk.package(package, package.name)
+        version, loaded = walk.package(package, package.name), sys.modules.get(place)
+        if not isinstance(loaded, ModuleType):
+            return version
+        return _package_reads(walk, loaded, version, {(*filter(None, (wanted.name,)), *chain) for chain in chains})
     module = _loaded(walk, name)
     if not isinstance(module, ModuleType):
         return module or b"missing"  # not importable here, so the file counts
@@ -173,6 +234,10 @@ def _import(walk: Walk, namespace: dict[str, Any], wanted: Import, chains: set[C
 
 
 def _loaded(walk: Walk, name: str) -> ModuleType | bytes | None:
+    """Import a module, see `load`; return the token of any other object that the module has put into its place."""
     found = load(name)
-    walk.watch.module(name)
-    return found
+    if found is None or isinstance(found, (ModuleType, bytes)):
+        walk.watch.module(name)
+        return found
+    walk.watch.value(lambda: sys.modules.get(name))
+    return walk.step(f" {name}", found)

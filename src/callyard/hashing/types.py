@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections import OrderedDict
 from enum import Enum
-from functools import cached_property, lru_cache, singledispatchmethod
+from functools import cached_property, lru_cache, partial, singledispatchmethod
 from importlib import import_module
 from pathlib import PurePath
 from struct import Struct
@@ -30,7 +30,7 @@ from weakref import ReferenceType, WeakKeyDictionary, WeakSet, WeakValueDictiona
 from ..dependencies.replace_futures import is_future
 from . import bytecode
 from .containers import CONTAINERS, by_attributes, members, pairs, sequence, state
-from .decorator import choice
+from .decorator import choice, ignored
 from .digest import Encoder, Handler, combine, content, text, token
 from .files import File, file_token
 from .identity_memo import Memo
@@ -122,6 +122,15 @@ def _compiled(encoder: Encoder, value: Any) -> bytes | None:
     return None if inner is None else _around(encoder, value, inner, getattr(value, "targetoptions", None))
 
 
+def _partial(encoder: Encoder, value: Any, left_out: frozenset[str]) -> bytes:
+    """Return the token of a partial without the parameters that `keyed` leaves out."""
+    from inspect import signature  # here, because this import is slow
+
+    given = signature(value.func).bind_partial(*value.args, **value.keywords).arguments
+    kept = {name: part for name, part in given.items() if name not in left_out}
+    return combine(b"W", [encoder.definition(type(value)), *map(encoder.token, (value.func, kept, vars(value)))])
+
+
 def _callable(encoder: Encoder, value: Any) -> bytes:
     """Return the token of a callable object: by the user's version, by the wrapped function, or by its state."""
     chosen = choice(value)
@@ -130,6 +139,8 @@ def _callable(encoder: Encoder, value: Any) -> bytes:
         return text(b"V", *names, chosen.version)
     if type(value) is _Cached:
         return _cached(encoder, value)
+    if isinstance(value, partial) and (left_out := ignored(value)):
+        return _partial(encoder, value, left_out)
     return _compiled(encoder, value) or reduced(encoder, value)
 
 

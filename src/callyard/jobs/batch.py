@@ -276,21 +276,22 @@ class CallStart(Frozen):
 
 
 class CallAgain(Frozen):
-    """The next attempt of a call that has raised `Again`, gone beyond a limit, or lost its job with the node."""
+    """The next attempt of a call that has raised `Again`, gone beyond a limit, or was lost with its process or node."""
 
     attempt: int  # its number; the first attempt was 1
     restarts: int  # of its job for the sake of the attempts
     arguments: bytes  # pickled, positional ones and keywords; b"" for those of the call itself
+    losses: int = 0  # of its process, in jobs of this batch; each counts for `restart_limit`
 
     @staticmethod
     def load(data: bytes) -> CallAgain:
         """Return the kept attempt. Damaged data raise several kinds of exceptions."""
         head, _, arguments = data.partition(b"\n")
-        attempt, restarts = map(int, head.split())
-        return CallAgain(attempt, restarts, arguments)
+        attempt, restarts, losses = map(int, head.split())
+        return CallAgain(attempt, restarts, arguments, losses)
 
     def dump(self) -> bytes:
-        return f"{self.attempt} {self.restarts}\n".encode() + self.arguments
+        return f"{self.attempt} {self.restarts} {self.losses}\n".encode() + self.arguments
 
 
 class CallOutcome(Frozen):

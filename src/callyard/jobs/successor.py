@@ -1,10 +1,9 @@
 """The successors of calls that cannot go on in their own job: batches that any process may submit.
 
-Two kinds of calls move to a successor. A call that has asked to be run again, or has lost its node and has a
-`restart_limit`, in a job that the scheduler does not start again, goes on with the arguments of its next attempt; so
-does a call that has gone beyond a limit, with the next one of the list that it was given. A call that takes the result
-of a moved call goes after it: its own job waits for one that has ended, so the scheduler cancels it or starts it too
-early.
+Two kinds of calls move to a successor. A call that has asked to be run again, or was lost and has a `restart_limit`, in
+a job that the scheduler does not start again, goes on with the arguments of its next attempt; so does a call that has
+gone beyond a limit, with the next one of the list that it was given. A call that takes the result of a moved call goes
+after it: its own job waits for one that has ended, so the scheduler cancels it or starts it too early.
 
 A successor has not been submitted. A process that waits for the call submits it, or `callyard resume`.
 """
@@ -64,19 +63,19 @@ def _next_attempt(folder: BatchDirectory, number: int, error: str) -> _Attempt |
     """Return the next attempt of a call; None if it does not run again."""
     kept = folder.again(number)
     if kept is not None and folder.asks_again(number):
-        return _Attempt(kept.replace(restarts=0))
-    resources = next_resources(folder.batch, error)
-    if resources is None and (error != "NodeFailure" or folder.batch.restart_limit == 0):
+        return _Attempt(kept.replace(restarts=0, losses=0), kept.losses)
+    losses, resources = 0 if kept is None else kept.losses, next_resources(folder.batch, error)
+    if resources is None and (error != "NodeFailure" or losses >= folder.batch.restart_limit):
         return None
     run = 0 if folder.begun(number) is None else 1  # its job may have ended before
-    kept = CallAgain(1, 0, b"") if kept is None else kept.replace(restarts=0)
+    kept = CallAgain(1, 0, b"") if kept is None else kept.replace(restarts=0, losses=0)
     kept = kept.replace(attempt=kept.attempt + run)
     if resources is None:
-        return _Attempt(kept, restarts=1)
+        return _Attempt(kept, losses + 1)
     of_its_job = folder.batch.of_element(folder.batch.element_of(number))
     # Another call of its job has used up what the job had. It is alone in the next one.
     keeps_limits = run == 0 and number != of_its_job[0]
-    return _Attempt(kept, resources=None if keeps_limits else resources)
+    return _Attempt(kept, losses, None if keeps_limits else resources)
 
 
 def _move_alone(folder: BatchDirectory, number: int, attempt: _Attempt, after: Sequence[ArrayDependency] = ()) -> bool:

@@ -24,7 +24,7 @@ from ..system.processes import leave_quickly
 from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, NoReturn, Sequence, suppress
 from .current_call import Again, running
 from .job_log import settle
-from .job_outcome import UNWRITTEN, InputFailed, InputMoved, failed, moves_on, printed, who, write_down
+from .job_outcome import UNWRITTEN, InputFailed, InputMoved, RankLost, failed, moves_on, printed, who, write_down
 from .process_state import ProcessState, end_forks
 from .usage_meter import UsageMeter
 
@@ -231,6 +231,11 @@ def _raised(
     """Return the outcome of a call that has raised an exception; None if it asks for another attempt."""
     if isinstance(error, Again):
         return _again(folder, number, run, error)
+    if isinstance(error, RankLost):
+        if not running.ended_from_outside and _makes_up(folder, number):
+            run.release()  # last: its next owner looks for the next attempt first
+            return None
+        error = error.error
     text = _trace(error)
     if running.ended_from_outside:  # the process of the job, or the scheduler, knows the reason
         run.release()
@@ -284,6 +289,13 @@ def _again(folder: CallFiles, number: int, run: CachedRun, error: Again) -> Call
         write_down(folder, number, end)
     run.release()  # last: its next owner looks for the arguments, or for an outcome, first
     return end
+
+
+def _makes_up(folder: CallFiles, number: int) -> bool:
+    """Return True if a call that has lost a rank runs again, as its `restart_limit` says."""
+    from .job_again import keep_loss
+
+    return keep_loss(folder, number, running.attempt)
 
 
 def _trace(error: BaseException) -> str:

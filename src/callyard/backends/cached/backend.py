@@ -122,6 +122,7 @@ class CachedBackend:
                 self._record_inner_of(future)
         except BaseException as error:
             call.fail(error)  # for the futures that have joined since
+            future.asked()  # the submitter has the error instead
             raise
 
     def _record_inner_of(self, future: CachedFuture) -> None:

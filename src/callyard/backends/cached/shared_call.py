@@ -36,6 +36,7 @@ from ...serialize import definition_identity
 from ...serialize.function_registry import resend_by_value
 from ...status.ended_calls import EndedCalls
 from ...utils.locks import under
+from ...utils.paths import expand
 from ...utils.threads import TaskThread
 from ...version import VERSION
 from ..base import Backend
@@ -199,7 +200,7 @@ class SharedCall(PendingCall):
         if call is not None and call.inputs:
             facts["inputs"] = dict(call.inputs)
         if "error_log_file" in asked:
-            more["log"] = os.path.abspath(asked["error_log_file"])
+            more["log"] = os.path.abspath(expand(os.fspath(asked["error_log_file"])))
         return {**facts, **more, "submitted_from": platform.node(), "callyard": VERSION}
 
     def _meant(self) -> KeyInputs | None:
