@@ -92,7 +92,7 @@ def _written(folder: CallFiles, number: int, end: CallOutcome) -> bool:
 
 def _made(folder: CallFiles, number: int, call_file: CallFile, begun: CallStart) -> CallOutcome | None:
     """Return the outcome of the call; None if it is going to run again."""
-    inputs = _inputs_of(folder, call_file)
+    inputs = _inputs_of(folder, number, call_file)
     order = call_file.order.replace(job_id=begun.job)
     if not order.key and call_file.meaning is not None:
         order = _with_key(order, call_file.meaning, *_opened(folder, number, call_file.data, inputs))
@@ -122,12 +122,12 @@ def _made(folder: CallFiles, number: int, call_file: CallFile, begun: CallStart)
         time.sleep(waits.next_pause())
 
 
-def _inputs_of(folder: CallFiles, call_file: CallFile) -> Sequence[StoredInput]:
+def _inputs_of(folder: CallFiles, number: int, call_file: CallFile) -> Sequence[StoredInput]:
     if not call_file.inputs:
         return ()
     from .job_inputs import inputs_of
 
-    return inputs_of(folder, call_file)
+    return inputs_of(folder, call_file, number)
 
 
 def _ended_before(folder: CallFiles, number: int, run: CachedRun) -> CallOutcome | None:
