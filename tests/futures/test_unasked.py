@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
         caplog.clear()
         unasked.tell()
         assert all(record.levelno == logging.WARNING and record.name == "callyard" for record in caplog.records)
-        return [record.getMessage() for record in caplog.records]
+        return [re.sub(r", or see `callyard logs \S+`$", "", record.getMessage()) for record in caplog.records]
 
     return tell
 
@@ -63,6 +64,13 @@ def test_failures_are_told_once(ex: Executor, told) -> None:
     (line,) = told()
     assert line.startswith("3 calls of Callyard have failed, and their results were never asked for; the first: 'fail'")
     assert told() == []
+
+
+def test_with_a_cache_the_line_says_where_to_look(results, caplog: pytest.LogCaptureFixture) -> None:
+    with Executor(1, cache=results) as ex:
+        ex.submit(fail, 1)
+    unasked.tell()
+    assert caplog.messages == [f"{one(1)}, or see `callyard logs {results}`"]
 
 
 def test_what_was_refused_at_once_is_not_told(ex: Executor, told) -> None:

@@ -308,6 +308,7 @@ class CallOutcome(Frozen):
     attempts: int = 1  # runs so far; more than one after an `Again`
     number: int = 0
     usage: Usage | None = None  # of the last run
+    inherited: bool = False  # the failure is that of an input
 
     def dump(self) -> bytes:
         fields = {name: value for name, value in vars(self).items() if name not in ("failure", "usage")}

@@ -51,6 +51,13 @@ def failing(journal: str, word: str) -> NoReturn:
     raise ValueError(word)
 
 
+def failing_without(journal: str, path: str, word: str) -> str:
+    note(journal, word)
+    if not os.path.exists(path):
+        raise ValueError(word)
+    return word
+
+
 def failing_late(journal: str, gate: Gate, word: str) -> NoReturn:
     note(journal, word)
     gate.hold()

@@ -191,6 +191,11 @@ class CachedBackend:
         self._tasks.join()
 
     @property
+    def cache_path(self) -> str:
+        """The directory of the results."""
+        return self._cache.path
+
+    @property
     def description(self) -> str:
         mode = "" if self._cache.mode == "use" else f" ({self._cache.mode})"
         return f"{self.inner.description}, cache in {self._cache.path}{mode}"

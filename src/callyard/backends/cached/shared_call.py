@@ -474,6 +474,8 @@ def _end_like(future: CachedFuture, inner: Future[Any], token: bytes | None) -> 
         future.left()
     elif inner.failed():
         future.fails_because_of(inner)
+        if future.home is not None and future.home.writable:
+            future.failure_is_kept(future.home.path)
         packed = inner.packed_failure()
         future.answered(packed, None, None if packed is not None else inner.peek_exception(), failed=True)
     else:
