@@ -24,6 +24,7 @@ __all__ = [
     "environment",
     "limits",
     "mail_types",
+    "memory_bytes",
     "names",
     "path",
     "path_here",
@@ -98,6 +99,11 @@ def limits(name: str, value: Any) -> list[Any]:
     if not value or None in value:
         raise ResourceError(f"{name} must be a limit, or a list of limits to try in turn, not {value!r}")
     return [amount(name, each) for each in value]
+
+
+def memory_bytes(memory: float | None) -> int:
+    """Return GiB in bytes, at least one, because 0 stands for a call without a limit."""
+    return 0 if memory is None else max(1, int(memory * MEMORY["gib"]))
 
 
 def _number(name: str, value: Any) -> float:

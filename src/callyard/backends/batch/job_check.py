@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ...errors import CallyardError, ResourceError
+from ...jobs.next_limits import attempts
 from ...jobs.submission import trial_of
 from ...resources import Resources
 from ..resource_mapping import check_template, job_options, with_nodes
@@ -39,7 +40,7 @@ class JobCheck:
         return with_nodes(resources.updated(missing))
 
     def check(self, resources: Resources) -> None:
-        """Raise ResourceError if no job can have these resources, which are complete."""
+        """Raise ResourceError if no job can have these resources, which are complete, in any of its attempts."""
         job_options(resources)
         like, settings = like_of(resources), self._settings
         if like in self._possible:
@@ -47,7 +48,8 @@ class JobCheck:
         if settings.template is not None:
             check_template(resources, settings.template_uses)
         try:
-            self._try(resources)
+            for each in attempts(resources):
+                self._try(each)
         except CallyardError:
             raise
         except Exception as error:  # as an unclosed quote, or a value unknown to JSON
