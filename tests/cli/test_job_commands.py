@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -297,6 +298,12 @@ def test_an_error_of_a_class_that_is_not_here(
         ended = subprocess.run(words, capture_output=True, text=True, check=True)
         assert "Odd: as it was" in ended.stdout
         assert "cannot be opened" not in ended.stdout
+
+
+def test_the_error_of_a_job_is_a_sentence(make: Callable[..., Executor]) -> None:
+    with make() as ex:
+        message = str(ex.submit(threading.Lock).exception())
+    assert re.match(r"'\w*lock\w*', job \S+ on \S+: the result of '\w*lock\w*', of type lock, cannot be sent", message)
 
 
 # ------------------------------------------------------------------ cancel and prune

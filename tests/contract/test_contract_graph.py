@@ -505,7 +505,7 @@ def test_the_part_that_cannot_be_pickled_is_named(ex: Executor) -> None:
         "argument 2 of 'described', of type Unpicklable": ex.submit(calls.described, 1, bad),
         "argument 'deep' of 'described', of type list": ex.submit(calls.described, 1, deep=[{"a": bad}]),
         "the function of '<lambda>'": ex.submit(lambda: lock),
-        "the result, of type Unpicklable": ex.submit(calls.Unpicklable),
+        "the result of 'Unpicklable', of type Unpicklable": ex.submit(calls.Unpicklable),
         "argument 1 of 'described', of type Executor": ex.submit(calls.described, ex),
     }
     for text, future in cases.items():

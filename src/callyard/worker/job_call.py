@@ -99,7 +99,7 @@ def _made(folder: CallFiles, number: int, call_file: CallFile, begun: CallStart)
     try:
         folder.begin(number, begun.replace(key=order.key, ingredients=order.facts.get("ingredients", {})))
     except OSError as error:
-        problem = CacheError(f"was not run, because nothing can be written to {folder.path}: {error.strerror}")
+        problem = CacheError(f"the call was not run, because nothing can be written to {folder.path}: {error.strerror}")
         raise _told(problem, folder, number) from error
     data, waits = call_file.data, None
     while True:
@@ -305,7 +305,8 @@ def _named(error: BaseException, folder: CallFiles, number: int, call_file: Call
 
 def _told(error: Exception, folder: CallFiles, number: int) -> Exception:
     """Return an error of ours with the name of the call, the job and the log."""
-    return type(error)(f"{who(folder.batch.calls[number].name)} {error}{printed(folder, number)}")
+    call = who(folder.batch.calls[number].name).removesuffix(",")
+    return type(error)(f"{call}: {error}{printed(folder, number)}")
 
 
 def _opened(folder: CallFiles, number: int, data: Sequence[StoredPickle], inputs: Sequence[Any]) -> Any:
@@ -352,7 +353,7 @@ def _why_not_stored(value: Any, order: RunRequest, problem: str) -> CallyardErro
     try:
         dumps(value)
     except Exception as error:
-        return unpicklable_result(value, error)  # type: ignore[return-value]
+        return unpicklable_result(order.name, value, error)  # type: ignore[return-value]
     return CacheError(f"the result of {order.name!r} could not be stored in {order.directory}: {problem}")
 
 

@@ -307,7 +307,7 @@ def _returned(folder: CallFiles, call_file: CallFile, apart: bool, again: bytes 
     try:
         return dumps(value)
     except Exception as error:
-        raise unpicklable_result(value, error) from error
+        raise unpicklable_result(call_file.order.name, value, error) from error
 
 
 def _bytes(path: str) -> bytes:

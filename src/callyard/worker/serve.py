@@ -44,7 +44,7 @@ from ..transport.frames import (
 from ..transport.result_log import ROOM, ResultLog
 from .call_context import arranged
 from .call_request import Request
-from .current_call import Again, running
+from .current_call import Again, name_of, running
 from .exceptions import (
     encode_error,
     traceback_text,
@@ -304,7 +304,8 @@ class Server:
         try:
             return self.packer.pack(value)
         except Exception as error:
-            raise unpicklable_result(value, error) from error
+            error.__context__ = None  # the error of the first attempt, which is the same
+            raise unpicklable_result(name_of(running.function), value, error) from error
 
     def done(self, started: float) -> None:
         self.last_call = perf_counter() - started
