@@ -310,13 +310,19 @@ class GatewayBackend:
         elif kind == protocol.REFUSED:
             raise SentError(content).load()
         elif kind == protocol.WARNING:
-            tell(content)
+            self._warned(number, content)
         elif kind == protocol.ANSWER:
             self._questions.answered(number, content)
         elif kind == protocol.ENDED:
             self._left = self._over = True
         else:
             self._answers.take_in(message)
+
+    def _warned(self, level: int, text: str) -> None:
+        if level:
+            _log.log(level, "callyard: on %s: %s", self._address.destination, text.removeprefix("callyard: "))
+        else:
+            tell(text)
 
     def _opened(self, description: str) -> None:
         self._connected_once = True

@@ -16,7 +16,7 @@
                         NEWS       of calls: running or not, job, number of the run
                         USAGE      of a call about to end: what it has used
                         RESULT, ERROR, CANCELLED   the end of a call
-                        WARNING    a text for the user
+                        WARNING    a text for the user; the number is the level of a line of the log, 0 of a warning
                         ANSWER     to an ASK of the same number
                         ENDED      the last message
     both                WANT       names of contents that are not there yet: of calls, or of files that results name
