@@ -21,7 +21,7 @@ __all__ = [
     "amount",
     "arguments",
     "begin",
-    "check_environment",
+    "environment",
     "limits",
     "mail_types",
     "memory_bytes",
@@ -148,14 +148,14 @@ def _fits_system(text: str | bytes) -> bool:
         return False
 
 
-def check_environment(env: object) -> None:
-    if env is None:
-        return
+def environment(key: str, env: object) -> dict[str, str]:
+    """Return a copy: the call gets the variables of this moment."""
     if not isinstance(env, Mapping):
-        raise ResourceError(f"env must be a mapping of names to values, not {env!r}")
+        raise ResourceError(f"{key} must be a mapping of names to values, not {env!r}")
     for name, value in env.items():
         if not _is_variable(name) or not isinstance(value, str) or not _fits_system(value):
-            raise ResourceError(f"env must map names to strings, which {name!r}: {value!r} does not")
+            raise ResourceError(f"{key} must map names to strings, which {name!r}: {value!r} does not")
+    return dict(env)
 
 
 def _is_variable(name: object) -> bool:

@@ -128,7 +128,7 @@ class Resources:
     exclusive: bool = False
     priority: int = 0
     cwd: str | os.PathLike[str] | None = None
-    env: Mapping[str, str] | None = None
+    env: Mapping[str, str] | None = dataclasses.field(default=None, hash=False)
     error_log_file: str | os.PathLike[str] | None = None
     restart_limit: int = 0
     partition: str | None = None
@@ -149,7 +149,7 @@ class Resources:
     slurm_cmd_args: Iterable[str] | None = None
     cache_key: str | None = None
     cache_directory: str | os.PathLike[str] | None = None
-    others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    others: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     next_memory: tuple[float, ...] = ()
     next_run_time: tuple[float, ...] = ()
 
@@ -163,7 +163,6 @@ class Resources:
         for name, checked in _CHECKED.items():
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, checked(name, value))
-        values.check_environment(self.env)
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Set the state of a pickle. Keys that are newer than the pickle get their defaults."""
@@ -256,6 +255,7 @@ _CHECKED = {
     **dict.fromkeys(("reservation", "wckey", "mail_user", "cpu_bind", "gpu_bind", "cache_key"), values.text),
     **dict.fromkeys(("exclude", "nodelist", "licenses"), values.names),
     "begin": values.begin,
+    "env": values.environment,
     "mail_type": values.mail_types,
     **dict.fromkeys(("srun_args", "slurm_cmd_args"), values.arguments),
 }
@@ -308,6 +308,8 @@ _MEANT |= {word: (f"backend=Slurm({word}=...)",) for word in OF_SLURM.split()}
 
 def canonical(changes: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
     """Return `changes` by our names; refuse a key neither ours nor in `others`, and name the likeliest."""
+    if isinstance(changes, Resources):
+        raise ResourceError("resource_dict must be a mapping of resource names to values: of Resources, use `asked()`")
     if not isinstance(changes, Mapping):
         raise ResourceError(f"resource_dict must be a mapping of resource names to values, not {changes!r}")
     result: dict[str, Any] = {}

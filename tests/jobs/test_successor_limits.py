@@ -11,7 +11,7 @@ from limited_calls import GIB, TOKEN, LimitedCalls
 from callyard.errors import CacheError, OutOfMemory
 from callyard.jobs.batch import BatchPart, CallAgain, CallFile
 from callyard.jobs.find_batches import folders
-from callyard.jobs.next_limits import attempts, limits_of
+from callyard.jobs.next_limits import limits_of
 from callyard.jobs.spool import BatchDirectory
 from callyard.jobs.submission import request_of
 from callyard.jobs.successor import move_to_successor
@@ -34,8 +34,8 @@ def limits(folder: BatchDirectory) -> tuple[object, ...]:
 
 def test_all_attempts_of_a_call() -> None:
     asked = Resources(memory=[1, 2], run_time=[10, "1min"])
-    assert [limits_of(each) for each in attempts(asked)] == ["1 10", "1 60.0", "2 10", "2 60.0"]
-    assert attempts(Resources(memory=1)) == [Resources(memory=1)]
+    assert [limits_of(each) for each in asked.attempts()] == ["1 10", "2 10", "1 60.0", "2 60.0"]
+    assert Resources(memory=1).attempts() == [Resources(memory=1)]
 
 
 def test_the_limits_are_tried_in_turn(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_only_the_call_that_went_beyond_its_limit_moves(tmp_path: Path) -> None:
 
 def test_a_script_of_a_template_has_the_next_limits(tmp_path: Path) -> None:
     asked = Resources(memory=[1, 2, 4])
-    scripts = {limits_of(each): f"#!/bin/sh\n# {each.memory} {TOKEN}\n" for each in attempts(asked)[1:]}
+    scripts = {limits_of(each): f"#!/bin/sh\n# {each.memory} {TOKEN}\n" for each in asked.attempts()[1:]}
     spool = LimitedCalls(tmp_path / "cache", asked, scripts=scripts)
     folder = spool.folder
     for memory in (2, 4):

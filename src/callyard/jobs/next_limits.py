@@ -5,32 +5,14 @@ Pure functions. `successor` writes what they return.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from ..resource_values import memory_bytes
-from ..resources import Resources, amounts
+from ..resources import LIMITS, Resources, amounts
 from .batch import Batch, CallFile
 from .submission import job_time
 
-__all__ = ["ERRORS", "attempts", "limits_of", "next_resources", "with_limits", "with_limits_of"]
-
-ERRORS = ("OutOfMemory", "TimeLimitExceeded")  # of calls beyond a limit
-
-
-def attempts(resources: Resources) -> list[Resources]:
-    """Return the resources of all attempts that a call may have, those of the first one first."""
-    found = [resources]
-    for error in ERRORS:
-        found = [later for each in found for later in _chain(each, error)]
-    return found
-
-
-def _chain(resources: Resources, error: str) -> Iterator[Resources]:
-    following: Resources | None = resources
-    while following is not None:
-        yield following
-        following = following.after(error)
+__all__ = ["limits_of", "next_resources", "with_limits", "with_limits_of"]
 
 
 def limits_of(resources: Resources) -> str:
@@ -40,7 +22,7 @@ def limits_of(resources: Resources) -> str:
 
 def next_resources(batch: Batch, error: str) -> Resources | None:
     """Return the resources after an error of this name, without the user's own keys; None if there are none."""
-    if error not in ERRORS or not batch.has_next_limits:
+    if error not in LIMITS or not batch.has_next_limits:
         return None
     return Resources().updated(batch.request["resources"]).after(error)
 

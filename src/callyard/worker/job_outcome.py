@@ -141,10 +141,8 @@ def inherited(end: CallOutcome, name: str, source: str) -> bytes:
     """Return the failure of a call with a failed input: the same error, and a note with the path."""
     if end.state != "failed":
         return failed(JobLost(f"{source!r}, whose result {name!r} takes, was cancelled")).failure
+    from ..dependencies.failure_path import add_path  # here, because most calls do not fail
+
     error, text = end.error()
-    notes = list(getattr(error, "__notes__", ()))
-    path = [note for note in notes if str(note).startswith("callyard: ")]
-    way = path[0][len("callyard: ") :] if path else source
-    others = [note for note in notes if note not in path]
-    BaseException.__setattr__(error, "__notes__", [*others, f"callyard: {name} <- {way}"])
+    add_path(error, [name, source])
     return failed(error, text).failure

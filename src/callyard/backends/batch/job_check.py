@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 
 from ...errors import CallyardError, ResourceError
-from ...jobs.next_limits import attempts
 from ...jobs.submission import trial_of
 from ...resources import Resources
 from ..resource_mapping import check_template, job_options, with_nodes
@@ -48,7 +47,7 @@ class JobCheck:
         if settings.template is not None:
             check_template(resources, settings.template_uses)
         try:
-            for each in attempts(resources):
+            for each in resources.attempts():
                 self._try(each)
         except CallyardError:
             raise

@@ -10,9 +10,8 @@ from ...errors import CacheError, CallyardError, JobCancelled, JobLost, Schedule
 from ...jobs.batch import CallFile
 from ...jobs.call_files import follow_moves
 from ...jobs.log_excerpt import what_it_printed
-from ...jobs.next_limits import ERRORS as LIMIT_ERRORS
 from ...jobs.spool import BatchDirectory, CallOutcome
-from ...resources import Resources, amounts
+from ...resources import LIMITS, Resources, amounts
 from ...schedulers.base import Status
 from ...worker.job_outcome import UNWRITTEN, inherited
 from .call import JobCall
@@ -102,7 +101,7 @@ def why(call: JobCall, status: Status | None) -> CallyardError:
     if status.error is None:
         sentence += ", without a result"
     what_to_do = "" if kind == "NodeFailure" and call.resources.restart_limit else _WHAT_TO_DO.get(kind, "")
-    tried = call.directory.batch.tried if kind in LIMIT_ERRORS and call.directory is not None else ""
+    tried = call.directory.batch.tried if kind in LIMITS and call.directory is not None else ""
     error = _made(kind, f"{_who(call, status.node)} {sentence}{what_to_do}{tried}{_log(call)}")
     if isinstance(error, WorkerLost):
         error.exitcode = -status.signal if status.signal else status.exit_code

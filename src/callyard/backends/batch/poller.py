@@ -17,9 +17,9 @@ from functools import partial
 from ...cache.claims import Claims
 from ...jobs.batch import BatchPart, CallOutcome
 from ...jobs.heartbeats import Heartbeats
-from ...jobs.next_limits import ERRORS as LIMIT_ERRORS
 from ...jobs.submission import is_behind, is_ready
 from ...jobs.successor import move_after_inputs, move_to_successor
+from ...resources import LIMITS
 from ...schedulers.base import CANCELLED, JobId, Status
 from ...utils.command_thread import CommandThread, Steps
 from ...worker.job_outcome import write_down
@@ -202,7 +202,7 @@ class Poller:
             return True
         if verdict is None or verdict.error == CANCELLED.error:
             return False
-        if verdict.error in LIMIT_ERRORS and verdict.certain and batch.directory.batch.has_next_limits:
+        if verdict.error in LIMITS and verdict.certain and batch.directory.batch.has_next_limits:
             self._delivery.release_claim(batch, number)  # first: a process that is killed in between leaves none behind
         return move_to_successor(batch.directory, number, verdict.error or "")
 

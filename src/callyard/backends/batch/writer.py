@@ -18,7 +18,7 @@ from ...cache.messages import RunRequest
 from ...errors import CacheError, CallyardError, ResourceError, SchedulerError, UnpicklableCall
 from ...hashing.digest import blake2b
 from ...jobs.batch import Batch, CallFile, CallPosition
-from ...jobs.next_limits import attempts, limits_of
+from ...jobs.next_limits import limits_of
 from ...jobs.planner import ArrayDependency, JobArray, plan
 from ...jobs.spool import BatchDirectory, exit_file
 from ...jobs.submission import check_text, job_time, note_of
@@ -214,7 +214,7 @@ class BatchWriter:
         """
         from ...schedulers.script import job_script  # here, because only a submitter needs this
 
-        own, (first, *later) = self._job_settings, attempts(resources)
+        own, (first, *later) = self._job_settings, resources.attempts()
         command = [*own.python, self._home.path, self._home.trust or "", directory.token]
         if own.template is None:
             exit_file = self._exit_file(directory, batch)

@@ -49,6 +49,7 @@ from .packed_calls import CallPacker
 from .private_copies import private_copies
 from .protocol import Message, Opening
 from .received_answers import ReceivedAnswers
+from .ssh_words import last_words
 from .told_calls import ToldCalls
 
 _log = logging.getLogger("callyard")
@@ -262,13 +263,10 @@ class GatewayBackend:
         Raises:
             CallyardError: the first gateway has ended before it had opened the backend, as the next one would.
         """
-        words = connection.words().strip().splitlines()
+        words = last_words(connection.words(), own_only=self._connected_once and not self.detached)
         if not self._connected_once:
-            raise CallyardError(
-                f"the gateway on {self._address.destination} ended before it took calls"
-                + (f" ({words[-1]})" if words else "")
-            )
-        why = f"the connection to {self._address.destination} was lost" + (f" ({words[-1]})" if words else "")
+            raise CallyardError(f"the gateway on {self._address.destination} ended before it took calls{words}")
+        why = f"the connection to {self._address.destination} was lost{words}"
         if self.detached:
             self._tell_down(why)
             return
@@ -311,6 +309,8 @@ class GatewayBackend:
             self._opened(content)
         elif kind == protocol.REFUSED:
             raise SentError(content).load()
+        elif kind == protocol.WARNING:
+            tell(content)
         elif kind == protocol.ANSWER:
             self._questions.answered(number, content)
         elif kind == protocol.ENDED:

@@ -115,7 +115,8 @@ class SentCall(NamedTuple):
     function: int  # the number of the function; 0 for one among the pickles
     pickles: Sequence[SentPickle]
     inputs: Sequence[SentInput]
-    packages: Sequence[tuple[str, str]]  # names and versions of those that no call before has used
+    packages: Sequence[tuple[str, str]]  # names and versions of those that no call before has used, numbered on
+    uses: Sequence[int] = ()  # the numbers of the packages that the call uses
     files: Sequence[SentFile] = ()
 
 

@@ -52,7 +52,7 @@ from .protocol import (
 from .received_functions import ReceivedFunctions
 from .remote_answers import Answers, dumped
 from .remote_place import GatewayPlace
-from .used_packages import compare
+from .used_packages import ComparedPackages
 
 __all__ = ["Gateway"]
 
@@ -71,6 +71,7 @@ class Gateway:
         self._place: GatewayPlace  # from the opening on
         self._wanted: set[ContentName] = set()  # contents that were asked for
         self._functions = ReceivedFunctions()
+        self._packages = ComparedPackages(socket.gethostname(), sys.executable)
         self._waiting = IncompleteCalls()
         self._futures: dict[int, Future[Any]] = {}  # until the driver forgets them
         self._forgotten: set[int] = set()  # what it will name no more, though calls that wait here may have named it
@@ -190,6 +191,7 @@ class Gateway:
 
     def _take_in(self, number: int, call: SentCall) -> None:
         """Submit a call, or let it wait for contents, and ask for those that are not on their way yet."""
+        self._packages.add(call.packages)
         absent = self._absent(call)
         asked = [name for name in absent if name not in self._wanted]
         if asked:
@@ -255,7 +257,7 @@ class Gateway:
 
     def _submitted(self, number: int, call: SentCall) -> None:
         try:
-            for text in compare(call.name, call.packages, socket.gethostname(), sys.executable):
+            for text in self._packages.compare(call.name, call.uses):
                 self.warn(text)
             future = self._submit(call)
         except Exception as error:

@@ -29,7 +29,7 @@ def main(directory: str) -> None:
     directory = os.path.abspath(os.path.join(os.path.expanduser("~"), os.path.expanduser(directory)))
     with BufferedReader(FileIO(reading, "rb"), 1 << 16) as stream:
         gateway = Gateway(directory, MessageReader(stream), MessageWriter(writing))
-        warnings.simplefilter("always")
+        warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: gateway.warn(str(message))
         orderly = gateway.run()
     if not orderly and not getattr(gateway._backend, "detached", False):
