@@ -43,11 +43,11 @@ def test_the_limits_are_tried_in_turn(tmp_path: Path) -> None:
     spool = LimitedCalls(tmp_path / "cache", asked)
     spool.run(spool.folder)
     second = spool.moved(BEYOND_MEMORY)
-    assert limits(second) == (2, 10, 2, 10, 75, "[2.0, 4]", "[10, 60]")
+    assert limits(second) == (2, 10, 2, 10, 75, [2.0, 4], [10, 60])
     assert "begin" not in second.batch.request["resources"]
     spool.run(second)
     third = spool.moved(BEYOND_TIME, second)
-    assert limits(third) == (2, 60, 2, 60, 125, "[2.0, 4]", 60)
+    assert limits(third) == (2, 60, 2, 60, 125, [2.0, 4], 60)
     assert third.again(0) == CallAgain(3, 0, b"")
     spool.run(third)
     last = spool.moved(BEYOND_MEMORY, third)

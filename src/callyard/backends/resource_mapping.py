@@ -342,4 +342,4 @@ def thread_variables(resources: Resources) -> dict[str, str]:
 def shown(resources: Resources) -> dict[str, Any]:
     """Return the resources that were asked for, for people."""
     asked = resources.asked().items()
-    return {name: value if isinstance(value, (int, float)) else str(value) for name, value in asked}
+    return {name: value if isinstance(value, (int, float, list)) else str(value) for name, value in asked}

@@ -47,8 +47,7 @@ def with_limits_of(batch: Batch, resources: Resources) -> Batch:
         "limit": _difference(resources, before),
     }  # fmt: skip
     shown = {name: asked[name] for name in ("memory", "run_time") if name in asked}
-    texts = {name: str(value) if isinstance(value, list) else value for name, value in shown.items()}
-    return batch.replace(resources={**batch.resources, **texts}, request=request)
+    return batch.replace(resources={**batch.resources, **shown}, request=request)
 
 
 def _difference(resources: Resources, others: Resources) -> str:

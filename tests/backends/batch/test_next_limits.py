@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from noted_calls import note, runs
 from this_machine import until
 
 import callyard
-from callyard import Cache, Executor, Flux, GridEngine, Local, OutOfMemory, ResourceError, Slurm
+from callyard import Cache, Executor, Flux, GridEngine, Local, OutOfMemory, ResourceError, SchedulerError, Slurm
 from callyard.cache.claims import Claims
 from callyard.cache.directory import CacheDirectory
 from callyard.cli import main
@@ -117,7 +118,8 @@ def test_the_last_limit(any_ex: Executor, results: Path, journal: str, capsys: p
     assert type(error) is OutOfMemory
     assert f"memory of {2 * LITTLE:g} GiB" in str(error)
     assert f"; earlier attempts had memory={LITTLE:g} GiB" in str(error)
-    assert str(error).count("allocates") == 2, "the log has the output of both"
+    logs = list((results / "jobs").glob("*/*.log"))
+    until(lambda: any(log.read_text().count("allocates") == 2 for log in logs))  # of both; Flux writes it late
     assert (large.attempts, runs(journal)) == (2, {"allocate": 2})
     assert str(dependent.exception()) == str(error)
     assert main(["list", "--json", str(results)]) == 0
@@ -169,3 +171,30 @@ def test_nobody_waits(driver: Callable[..., Driver], ex: Executor, results: Path
     until(lambda: len(Cache(results)) == 2)
     assert runs(journal) == {"stay": 2}
     assert [entry.output for entry in Cache(results) if entry.function == "stay_if_short"] == [2]
+
+
+def test_a_next_limit_that_the_scheduler_refuses(ex: Executor, slurm: Cluster, journal: str) -> None:
+    error = ex.submit(allocate, journal, 0.5, resource_dict={"memory": [LITTLE, 10**5]}).exception()
+    assert isinstance(error, SchedulerError)
+    assert "memory=100000 GiB" in str(error)
+    assert runs(journal) == {"allocate": 1}
+
+
+@pytest.mark.needs("jinja2")
+def test_a_template_is_filled_in_with_each_limit(slurm: Cluster, detached: Callable[..., Executor]) -> None:
+    template = """#!/bin/bash
+#SBATCH --mem={{ memory_mib }}M --time={{ time_minutes }}
+export CALLYARD_TRACE="{{ memory }} {{ time_minutes }}"
+{{ command }}
+"""
+    ex = detached(template=template)
+    future = ex.submit(trace_if, 0.75, resource_dict={"memory": [0.5, 0.75], "run_time": [600, 3600]})
+    assert future.result() == "0.75 11"
+
+
+def trace_if(memory: float) -> str:
+    call = callyard.current()
+    assert call is not None
+    if call.memory != memory:
+        raise MemoryError
+    return os.environ["CALLYARD_TRACE"]

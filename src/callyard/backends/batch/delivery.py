@@ -199,6 +199,7 @@ class Delivery:
             call.future.attempts = moved.attempts
             call.future.again()
             if self._recorder is not None and limit:
+                call.told_attempt = 0
                 self._recorder.waiting(call.future, f"for its next attempt, with {limit}")
             self._state.follow(call, now, is_complete=False, has_job=False)
 
