@@ -190,7 +190,7 @@ BAD = {
     "gpus_per_rank": [-1, 0.5, "0", None, True],
     "restart_limit": [-1, "1", None, 1.0],
     "nodes": [0, 1.5, "2", (1, 2), True],
-    "memory": [0, -1, "8", "8X", "-1GB", "0GB", "4GB 2", "GB", "", "9" * 400 + "GB", NAN, INF, True, 1j, [8]],
+    "memory": [0, -1, "8", "8X", "-1GB", "0GB", "4GB 2", "GB", "", "9" * 400 + "GB", NAN, INF, True, 1j, []],
     "run_time": [
         0,
         -5,

@@ -22,7 +22,9 @@ __all__ = [
     "arguments",
     "begin",
     "environment",
+    "limits",
     "mail_types",
+    "memory_bytes",
     "names",
     "path",
     "path_here",
@@ -88,6 +90,20 @@ def amount(name: str, value: Any) -> float | None:
         least = f"a {'non-negative' if name in _MAY_BE_ZERO else 'positive'} number of {unit}"
         raise ResourceError(f"{name} must be {least}{hint}, not {value!r}")
     return value if type(value) is int else number
+
+
+def limits(name: str, value: Any) -> list[Any]:
+    """Return the limits of a call's attempts, from one limit or a list of them; the first is unchecked."""
+    if not isinstance(value, (list, tuple)):
+        return [value]
+    if not value or None in value:
+        raise ResourceError(f"{name} must be a limit, or a list of limits to try in turn, not {value!r}")
+    return [amount(name, each) for each in value]
+
+
+def memory_bytes(memory: float | None) -> int:
+    """Return GiB in bytes, at least one, because 0 stands for a call without a limit."""
+    return 0 if memory is None else max(1, int(memory * MEMORY["gib"]))
 
 
 def _number(name: str, value: Any) -> float:

@@ -106,7 +106,8 @@ class GatewayBackend:
     ) -> Future[Any]:
         if self._forked:
             raise RuntimeError(FORKED)
-        self._check(resources)
+        for each in resources.attempts():
+            self._check(each)
         name = getattr(fn, "__name__", None) or type(fn).__name__
         future = GatewayFuture(name, self.on_cancel)
         sources: list[Any] = []

@@ -137,6 +137,7 @@ class SentFailure(NamedTuple):
 
     error: bytes  # exception and traceback, pickled
     run: Mapping[str, Any] | None = None  # as of a result; None for a call that has not begun
+    attempts: int = 1
 
 
 class Question(NamedTuple):
