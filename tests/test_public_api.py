@@ -34,7 +34,7 @@ EXECUTOR = [
     "terminate_workers",
 ]
 EXECUTOR += ["with_resources"]
-RESOURCES = [*inspect.signature(Resources).parameters, "asked", "cores", "gpus", "updated"]
+RESOURCES = [*inspect.signature(Resources).parameters, "after", "asked", "attempts", "cores", "gpus", "updated"]
 
 
 def shown(thing: object) -> list[str]:

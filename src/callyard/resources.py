@@ -199,7 +199,10 @@ class Resources:
         return dataclasses.replace(self, **known, others={**self.others, **others})
 
     def after(self, error: str) -> Resources | None:
-        """Return the resources of the next attempt after an error of this name; None if there is none.
+        """Return the resources of the next attempt after an error; None if there is none.
+
+        Args:
+            error: the name of the error's class, "OutOfMemory" or "TimeLimitExceeded".
 
         Examples:
             >>> Resources(run_time=["1min", "1h"]).after("TimeLimitExceeded").run_time
@@ -230,7 +233,7 @@ class Resources:
         Examples:
             >>> Resources(ranks=1, run_time="1min").asked()
             {'run_time': 60.0}
-            >>> Resources(memory=["500MB", 4]).asked()
+            >>> Resources(memory=["512MB", 4]).asked()
             {'memory': [0.5, 4]}
         """
         values = {name: value for name in NAMES if (value := getattr(self, name)) != getattr(_DEFAULTS, name)}
