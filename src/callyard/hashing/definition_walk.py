@@ -49,6 +49,10 @@ class Walk(LenientEncoder):
             self.references[thing.__module__, thing.__qualname__] = None
         return b"@%d" % number
 
+    def imported(self, thing: Any) -> None:
+        if self.travels and is_users(thing) and by_reference(thing):
+            self.references[thing.__module__, thing.__qualname__] = None
+
     def sentinel(self, value: Any) -> bytes:
         return self.definition(value)
 

@@ -134,6 +134,9 @@ class BaseEncoder(ABC):
     def definition(self, thing: Any) -> bytes:
         """Return the token of a function, a class or a module."""
 
+    def imported(self, thing: Any) -> None:
+        """Note an object, other than a definition, that a worker may import by its qualified name."""
+
     def sentinel(self, value: Any) -> bytes:
         """Return the token of an `object()`, which has no content."""
         return b"o"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..serialize.importable import by_reference
+from .definition_walk import is_users
 from .definitions import WalkResult, rooted
 from .digest import ATOMS, text
 from .encoder import BaseEncoder, LenientEncoder
@@ -46,6 +48,10 @@ class ValueEncoder(BaseEncoder):
         token = rooted(thing, with_metadata=True).token if found.reads_metadata else found.token
         self._defined[id(thing)] = thing, token
         return token
+
+    def imported(self, thing: Any) -> None:
+        if is_users(thing) and by_reference(thing):
+            self.references[thing.__module__, thing.__qualname__] = None
 
     def with_metadata(self) -> list[WalkResult]:
         """Return the results for the same definitions with their metadata."""

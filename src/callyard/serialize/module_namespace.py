@@ -87,14 +87,20 @@ _versions = itertools.count(1)
 class SentGlobals:
     """The value of a global as sent, or the values of several globals that share objects."""
 
-    __slots__ = ("data", "ids", "links", "reaches", "refs", "snapshot", "variables", "version")
+    __slots__ = ("data", "functions", "ids", "links", "reaches", "refs", "snapshot", "variables", "version")
 
     def __init__(
-        self, data: bytes | None, variables: tuple[Variable, ...], refs: Mapping[Variable, int] = _NO_REFS
+        self,
+        data: bytes | None,
+        variables: tuple[Variable, ...],
+        refs: Mapping[Variable, int] = _NO_REFS,
+        functions: Mapping[Variable, int] = _NO_REFS,
     ) -> None:
         self.version = next(_versions)
         self.data, self.variables = data, variables
         self.refs = refs  # other globals with objects in this value, with their versions
+        # Functions named in this value, with their versions: the reader makes another function for a new version.
+        self.functions = functions
         self.snapshot: ChangeDetector | None = None
         self.reaches: tuple[Variable, ...] = ()
         self.links: AbstractSet[Variable] = frozenset()  # globals needed by the reader of the pickle

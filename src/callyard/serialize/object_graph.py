@@ -13,13 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from types import FunctionType
 from typing import Protocol
 
 from ..utils.locks import under
-from .change_detection import ChangeDetector, SnapshotGroup, snapshot
+from .change_detection import LRU, ChangeDetector, SnapshotGroup, snapshot
 from .common_objects import circles, linked, order, owners, sharing
 from .module_namespace import PickledGlobal, SentGlobals, Variable
 from .reached_globals import MISSING, deleted, last_sent, lock, replace, value_of
+
+
+_FUNCTIONS = frozenset((FunctionType, LRU))
+_DEEPEST = 100  # functions that name each other in a chain
 
 
 class PickledValues(Protocol):
@@ -90,6 +95,7 @@ class ObjectGraph:
         self._pickle = pickle
         self.pickles: dict[Variable, AnyPickle | None] = {}  # None: the global has no value
         self.sent: dict[Variable, SentGlobals | None] = {}
+        self._settling: set[Variable] = set()  # to end circles of functions that name each other
 
     def add(self, variables: Iterable[Variable]) -> bool:
         """Add these globals and their reach; return True if the form of an earlier global has changed, too."""
@@ -201,8 +207,24 @@ class ObjectGraph:
     # -- versions --------------------------------------------------------------------------------------
 
     def _settle_all(self) -> None:
-        for variable in self.pickles:
+        naming = [variable for variable, pickle in self.pickles.items() if pickle is not None and pickle.links]
+        for variable in (*sorted(naming, key=order), *self.pickles):  # in a circle the first has to be always the same
             self._settle(variable)
+
+    def _functions(self, pickle: AnyPickle) -> dict[Variable, int]:
+        """Return the versions of the functions that a pickle names; each is another object after a change."""
+        named = [one for one in pickle.links - self._settling if type(value_of(one)) in _FUNCTIONS]
+        if len(self._settling) > _DEEPEST:
+            return {}
+        self._settling.update(pickle.variables)
+        try:
+            return {one: self._version(one) for one in sorted(named, key=order)}
+        finally:
+            self._settling.difference_update(pickle.variables)
+
+    def _version(self, variable: Variable) -> int:
+        found = self._settle(variable)
+        return 0 if found is None else found.version
 
     def _settle(self, variable: Variable) -> SentGlobals | None:
         """Set the form of a global for sending: as last time, unless the value or one of its references has changed."""
@@ -212,8 +234,9 @@ class ObjectGraph:
         if pickle is None:
             self.sent[variable] = gone = deleted(variable)
             return gone
-        refs = {other: 0 if (found := self._settle(other)) is None else found.version for other in pickle.refs}
-        sent = replace(pickle.variables, SentGlobals(pickle.data, pickle.variables, refs))
+        refs = {other: self._version(other) for other in pickle.refs}
+        functions = self._functions(pickle) if pickle.links else {}
+        sent = replace(pickle.variables, SentGlobals(pickle.data, pickle.variables, refs, functions))
         sent.snapshot, sent.reaches = pickle.snapshot, pickle.reaches
         sent.links, sent.ids = pickle.links, pickle.lasting()
         self.sent.update(dict.fromkeys(pickle.variables, sent))
