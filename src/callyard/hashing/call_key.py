@@ -55,10 +55,11 @@ class FunctionPart:
     unkeyed: Mapping[str, str]
     reads_metadata: int = 0  # see `reflection`
     sources: Sources = ()  # for people
+    modules: frozenset[str] = frozenset()  # of the user's, with all code and data in reach
 
-    def without_sources(self) -> FunctionPart:
-        """Return the same for another process, which makes a key of it."""
-        return replace(self, sources=()) if self.sources else self
+    def for_key(self) -> FunctionPart:
+        """Return the same for another process, which only makes a key of it."""
+        return replace(self, sources=(), modules=frozenset()) if self.sources or self.modules else self
 
 
 def function_part(function: Any, code_only: bool = False) -> FunctionPart:
@@ -79,29 +80,33 @@ def function_part(function: Any, code_only: bool = False) -> FunctionPart:
         token = joined(token, roots) if reads else token
         codes = {label: code for root in roots for label, code in root.codes.items()}
         known[code_only] = FunctionPart(
-            token, pinned, ingredients, dict(encoder.unkeyed), encoder.reads_metadata, texts(codes.items())
-        )
+            token, pinned, ingredients, dict(encoder.unkeyed), encoder.reads_metadata, texts(codes.items()),
+            frozenset(encoder.modules),
+        )  # fmt: skip
     made: FunctionPart = known[code_only]
     return made
 
 
 def references_of(
     function: Any, args: Iterable[Any], kwargs: Mapping[str, Any], code_only: bool = False
-) -> tuple[Reference, ...]:
+) -> tuple[tuple[Reference, ...], frozenset[str]]:
     """Return the definitions imported by a call without a key where the call runs, each with its present token.
 
-    The list may be incomplete: the definitions behind a value without a token are unknown.
+    Returns:
+        The definitions, and the user's modules with all code in reach; none if nothing is imported. Both may be
+        incomplete: the definitions behind a value without a token are unknown.
     """
-    encoder, found = ValueEncoder(), tuple[Reference, ...]()
+    encoder, found, modules = ValueEncoder(), tuple[Reference, ...](), frozenset[str]()
     with suppress(Exception):  # a class of the user's may do anything here; the call needs no token
-        found = function_part(function, code_only).references
+        part = function_part(function, code_only)
+        found, modules = part.references, part.modules
     for value in (*args, *kwargs.values()):
         with suppress(Exception):
             encoder.token(value)
     with suppress(Exception):
         known = {reference[:2] for reference in found}
         found += _pinned(encoder, (place for place in encoder.references if place not in known), False, False)
-    return found
+    return found, modules.union(encoder.modules) if found else frozenset()
 
 
 def _pinned(
@@ -131,7 +136,7 @@ class CallKey:
     """The key of a call, and the parts of the key."""
 
     __slots__ = (
-        *("_part", "_parts", "function", "hex", "inputs"),
+        *("_part", "_parts", "function", "hex", "inputs", "modules"),
         *("names", "plain", "references", "surroundings", "values"),
     )
 
@@ -146,7 +151,9 @@ class CallKey:
         part: FunctionPart,
         plain: bool = False,
         inputs: Mapping[str, str] = MappingProxyType({}),
+        modules: frozenset[str] = frozenset(),
     ) -> None:
+        self.modules = modules  # of the user's, with all code and data in reach
         self.inputs = inputs  # the functions, by the keys, of the calls with results among the arguments
         self.plain = plain  # without definitions in the arguments the token is the same in every process
         self.references = references
@@ -239,7 +246,9 @@ def call_key(
     more = _pinned(encoder, (place for place in encoder.references if place not in known), False, len(parts) % 2 == 0)
     names, values = [name for name, _ in bound], [value for _, value in bound]
     references = (*part.references, *more)
-    return CallKey(function, names, values, parts, around, references, part, not encoder.roots, encoder.inputs)
+    modules = part.modules.union(encoder.modules)
+    plain = not encoder.roots
+    return CallKey(function, names, values, parts, around, references, part, plain, encoder.inputs, modules)
 
 
 def _others_metadata(encoder: ValueEncoder, function: Any, part: FunctionPart) -> list[bytes]:

@@ -134,7 +134,7 @@ class BaseEncoder(ABC):
     def definition(self, thing: Any) -> bytes:
         """Return the token of a function, a class or a module."""
 
-    def imported(self, thing: Any) -> None:
+    def imported(self, thing: Any) -> None:  # noqa: B027  # most encoders do not care
         """Note an object, other than a definition, that a worker may import by its qualified name."""
 
     def sentinel(self, value: Any) -> bytes:

@@ -68,8 +68,7 @@ def deleted(variable: Variable) -> SentGlobals | None:
 
 
 def _same(known: SentGlobals, new: SentGlobals) -> bool:
-    same = known.data == new.data and known.variables == new.variables
-    return same and known.refs == new.refs and known.functions == new.functions
+    return known.has_content(new.data, new.variables, new.refs) and known.functions == new.functions
 
 
 def forget_pickles() -> None:

@@ -21,7 +21,7 @@ import logging
 import os
 import queue
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
 from time import monotonic
@@ -33,7 +33,6 @@ from ...errors import CallyardError, SchedulerError
 from ...futures import Future, ends_futures, when_ended
 from ...hashing.call_key import Reference, references_of
 from ...resources import Resources
-from ...serialize.importable import apart
 from ...serialize.packed import load_with_inputs
 from ...status.call_status import CallStatus
 from ...status.ended_calls import EndedCalls
@@ -50,7 +49,7 @@ from ..unfinished_calls import UnfinishedCall
 from .batch_state import Abandon, Ask, Drop, ExecutorAction, Look, Settle, Submit, Write
 from .batch_status import add_call, status_of
 from .call import JobCall, JobFuture, call_of
-from .call_pickles import CallPickle, LargeContents, packed_call, pickle_call
+from .call_pickles import LargeContents, packed_call, pickle_call, pickled_apart
 from .delivery import Delivery
 from .earlier_batches import EarlierBatches
 from .executor_state_machine import ExecutorState
@@ -125,9 +124,12 @@ class BatchBackend:
         future = JobFuture(getattr(fn, "__name__", None) or type(fn).__name__, self._wake)
         parts, sources = (fn, args, dict(kwargs)), list[Any]()
         try:
-            references = () if ticket is not None else references_of(fn, args, kwargs, self._settings.changes_data)
+            if ticket is not None:
+                references, modules = tuple[Reference, ...](), ticket.partial_key().modules
+            else:
+                references, modules = references_of(fn, args, kwargs, self._settings.changes_data)
             data = pickle_call(parts, sources, self._contents)
-            apart_data = self._pickled_apart(parts, ticket, references)
+            apart_data = pickled_apart(parts, modules, self._contents)
         except Exception as error:
             future.fail_with(unpicklable(fn, args, kwargs, error))
             return future
@@ -140,16 +142,6 @@ class BatchBackend:
             self._forget(call, future)
             raise
         return future
-
-    def _pickled_apart(
-        self, parts: Any, ticket: CachedCall | None, references: Iterable[Reference]
-    ) -> tuple[CallPickle, ...] | None:
-        """Return the call with the user's modules inside: the job may find other versions of them."""
-        modules = ticket.partial_key().modules if ticket is not None else {reference[0] for reference in references}
-        if not modules:
-            return None
-        with apart(modules):
-            return pickle_call(parts, [], self._contents)
 
     def _accept(self, call: JobCall, sources: list[Any]) -> None:
         future = call.future

@@ -6,15 +6,18 @@ the user's modules inside, only the modules are there twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from pickle import PickleBuffer
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from ...hashing.digest import content
+from ...hashing.imported_code import EXTENSIONS
 from ...jobs.batch import StoredPickle
 from ...serialize.dump import Dump
 from ...serialize.function_registry import FunctionDefinition
+from ...serialize.importable import apart, importable
 from ...serialize.packed import PackedCall
 from ...serialize.packer import note_futures
 from ...serialize.shared_memory import Memory, PrivateBytes
@@ -29,6 +32,7 @@ __all__ = [
     "pickle_call",
     "pickle_function",
     "pickle_value",
+    "pickled_apart",
 ]
 
 _LARGE = 1 << 16  # bytes
@@ -114,6 +118,29 @@ def pickle_call(parts: tuple[Any, Any, Any], futures: list[Any], contents: Large
     if _share(one.dump, other.dump) or [*map(id, noted)] != [*map(id, futures)]:
         return (whole.kept(contents),)
     return one.kept(contents), other.kept(contents)
+
+
+def pickled_apart(
+    parts: tuple[Any, Any, Any], modules: Iterable[str], contents: LargeContents
+) -> tuple[CallPickle, ...] | None:
+    """Pickle a call with the user's modules inside, because the job may find other versions of them.
+
+    Returns:
+        None if there are none, or if they hold an object that cannot be sent: then the job runs what it finds, if that
+        is the code that was submitted, and nothing otherwise.
+    """
+    inside = [name for name in modules if importable(name) and not _is_compiled(name)]
+    if not inside:
+        return None
+    try:
+        with apart(inside):
+            return pickle_call(parts, [], contents)
+    except Exception:
+        return None
+
+
+def _is_compiled(module: str) -> bool:
+    return str(getattr(sys.modules.get(module), "__file__", "")).endswith(EXTENSIONS)
 
 
 def pickle_arguments(

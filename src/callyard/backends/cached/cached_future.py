@@ -185,7 +185,9 @@ class PartialKey(NamedTuple):
     """The known part of a key, which may depend on the results among the call's arguments."""
 
     identity: str  # the name of the call until then
-    modules: frozenset[str]  # the user's modules with functions that are part of the key and sent by name
+    modules: frozenset[
+        str
+    ]  # the user's modules with code and data that are part of the key; none if none is sent by name
     recipe: KeyRecipe | None  # the data from which another process makes the key; None for a known key
     key: str = ""  # "" if unknown
 

@@ -147,8 +147,8 @@ class SharedCall(PendingCall):
 
     def partial_key(self) -> PartialKey:
         known = self._call or self._part
-        modules = frozenset(reference[0] for reference in known.references) if known is not None else frozenset()
-        part = None if self._part is None else self._part.without_sources()
+        modules = known.modules if known is not None and known.references else frozenset[str]()
+        part = None if self._part is None else self._part.for_key()
         recipe = None if self.has_key else KeyRecipe(part, self._around)
         return PartialKey(self.identity(), modules, recipe, self.key)
 
