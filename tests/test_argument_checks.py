@@ -159,6 +159,7 @@ answered(TypeError, "timeout must be a number of seconds, not '2'")(lambda ex: e
 answered(TypeError, "takes resources by name, as with_resources(cores_per_rank=2); of a dict, with_resources(**")(
     lambda ex: ex.with_resources({"ranks": 2})  # type: ignore[arg-type]
 )
+answered(ResourceError, "unknown resource 'self'")(lambda ex: ex.with_resources(self=3))
 answered(TypeError, "Future' is not its result: callyard.item(future, 0)")(
     lambda ex: ex.map(work, Future("Future"))  # type: ignore[arg-type]
 )

@@ -208,10 +208,12 @@ BAD = {
         False,
         10**400,
     ],
+    "grace": [-1, True, NAN, "soon"],
+    "warn_before": [0, -1, False],
     "priority": [1.5, "high", None, True],
     "exclusive": [1, "yes", None],
-    "cwd": [1, b"bytes", ["a"]],
-    "error_log_file": [1, b"bytes"],
+    "cwd": [1, b"bytes", ["a"], "a\0b", "half of a pair \ud800"],
+    "error_log_file": [1, b"bytes", Path("a\0b")],
     "cache_directory": [1],
     **{name: [1, "", " ", b"x", "a\nb", "a\0"] for name in ("partition", "qos", "job_name", "wckey", "mail_user")},
     **{name: [1, "", "a b", [], ["a", ""], ["a", 1], "a\n"] for name in ("exclude", "nodelist", "licenses")},
@@ -221,7 +223,18 @@ BAD = {
     "srun_args": [1, "--label 'a", ["a\0"]],
     "begin": [1, "", "soon", "2 o'clock", "now+2hours; true", "now\n", dt.date(2030, 1, 1)],
     "slurm_cmd_args": [1, "--comment='a", "--hold \0", ["--comment=\0"], b"--hold", {"hold": 1}],
-    "env": [1, ["A=1"], {"A": 1}, {1: "A"}, {"": "x"}, {"A=B": "x"}, {"A": "x\0y"}, {"A\0": "x"}],
+    "env": [
+        1,
+        ["A=1"],
+        {"A": 1},
+        {1: "A"},
+        {"": "x"},
+        {"A=B": "x"},
+        {"A": "x\0y"},
+        {"A\0": "x"},
+        {"A": "\ud800"},
+        {"\ud800": "x"},
+    ],
 }
 
 
@@ -232,6 +245,7 @@ def test_a_value_that_makes_no_sense_is_refused_in_one_sentence(name, value):
     message = refusal(**{name: value})
     assert message.startswith(f"{name} must ")
     assert "\n" not in message
+    assert ",," not in message
     if name != "env":
         assert message.endswith(f", not {value!r}")
 
@@ -505,6 +519,15 @@ def test_paths_are_those_of_the_directory_at_submit(tmp_path, monkeypatch):
     options = make_plan(Resources(cwd="a", error_log_file=Path("b/log")), ROOMY).options
     assert options["cwd"] == os.path.join(tmp_path, "a")
     assert options["error_log_file"] == os.path.join(tmp_path, "b", "log")
+
+
+def test_the_home_is_that_of_the_computer_of_the_call(tmp_path, monkeypatch):
+    asked = Resources(cwd="~/a", error_log_file=Path("~/log"))
+    here = Resources(cache_directory="~/results").cache_directory
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = make_plan(asked, ROOMY).options
+    assert [options["cwd"], options["error_log_file"]] == [str(tmp_path / "a"), str(tmp_path / "log")]
+    assert here != str(tmp_path / "results")  # the cache of a call is on this computer
 
 
 def test_what_was_not_asked_for_is_not_sent():

@@ -66,7 +66,7 @@ def place_in_map(name: str) -> str | None:
 
 def no_function(method: str, given: object) -> TypeError:
     """Return the error for an object that is not callable, such as the result of a call made too early."""
-    form = "its arguments, as submit(f, 3) for f(3)" if method == "submit" else "iterables, as map(f, [3, 4])"
+    form = "iterables, as map(f, [3, 4])" if method == "map" else f"its arguments, as {method}(f, 3) for f(3)"
     return TypeError(f"{method}() takes a function and {form}; {reprlib.repr(given)} is not callable")
 
 

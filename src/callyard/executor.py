@@ -137,7 +137,7 @@ class Executor(StandardExecutor):
     @strict(
         words="takes resources by name, as with_resources(cores_per_rank=2); of a dict, with_resources(**resources)"
     )
-    def with_resources(self, **resources: Any) -> Executor:
+    def with_resources(self, /, **resources: Any) -> Executor:
         """Return this executor with other default resources; it shares workers and shutdown with the original.
 
         The method is cheap, reserves nothing, and serves wherever a library takes an executor.

@@ -25,6 +25,7 @@ __all__ = [
     "mail_types",
     "names",
     "path",
+    "path_here",
     "signal_name",
     "text",
     "whole",
@@ -84,7 +85,7 @@ def amount(name: str, value: Any) -> float | None:
     if not zero and not 0 < number < _MOST:
         unit, text = ("GiB", '"4GB"') if name in _SIZES else ("seconds", '"90min" or "12:00:00"')
         hint = f" or a text as {text}" if isinstance(value, str) else ""
-        least = f"a number of {unit}, 0 or more," if name in _MAY_BE_ZERO else f"a positive number of {unit}"
+        least = f"a {'non-negative' if name in _MAY_BE_ZERO else 'positive'} number of {unit}"
         raise ResourceError(f"{name} must be {least}{hint}, not {value!r}")
     return value if type(value) is int else number
 
@@ -109,10 +110,26 @@ def _signal(name: str) -> signal.Signals:
 
 
 def path(name: str, value: object) -> str | os.PathLike[str]:
-    """Return the path with its `~` expanded."""
+    """Return the path as it is: what `~` stands for is known on the computer of the call."""
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise ResourceError(f"{name} must be a path, not {value!r}")
-    return expand(os.fspath(value)) if str(value).startswith("~") else value
+    if not _fits_system(os.fspath(value)):
+        raise ResourceError(f"{name} must be a path without NUL, of characters that files can have, not {value!r}")
+    return value
+
+
+def path_here(name: str, value: object) -> str | os.PathLike[str]:
+    """Return a path of this computer, with its `~` expanded."""
+    given = path(name, value)
+    return expand(os.fspath(given)) if str(given).startswith("~") else given
+
+
+def _fits_system(text: str | bytes) -> bool:
+    """Return False for a text that the system takes neither as a path nor in an environment."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:  # half of a surrogate pair, say
+        return False
 
 
 def check_environment(env: object) -> None:
@@ -121,8 +138,12 @@ def check_environment(env: object) -> None:
     if not isinstance(env, Mapping):
         raise ResourceError(f"env must be a mapping of names to values, not {env!r}")
     for name, value in env.items():
-        if not isinstance(name, str) or not isinstance(value, str) or not name or "=" in name or "\0" in name + value:
+        if not _is_variable(name) or not isinstance(value, str) or not _fits_system(value):
             raise ResourceError(f"env must map names to strings, which {name!r}: {value!r} does not")
+
+
+def _is_variable(name: object) -> bool:
+    return isinstance(name, str) and bool(name) and "=" not in name and _fits_system(name)
 
 
 # ------------------------------------------------------------------ texts for schedulers

@@ -209,7 +209,8 @@ _COUNTS |= {"nodes": 1, "ranks_per_node": 1}
 _MAY_BE_LEFT = ("nodes", "ranks_per_node")
 # The check of each key, which returns the uniform value, or refuses a value.
 _CHECKED = {
-    **dict.fromkeys(("cwd", "error_log_file", "cache_directory"), values.path),
+    **dict.fromkeys(("cwd", "error_log_file"), values.path),
+    "cache_directory": values.path_here,
     **dict.fromkeys(("partition", "queue", "account", "qos", "constraint", "gres", "job_name"), values.text),
     **dict.fromkeys(("reservation", "wckey", "mail_user", "cpu_bind", "gpu_bind", "cache_key"), values.text),
     **dict.fromkeys(("exclude", "nodelist", "licenses"), values.names),

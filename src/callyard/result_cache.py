@@ -10,6 +10,7 @@ from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Literal
 
+from .argument_checks import no_function
 from .cache.claims import Claims
 from .cache.directory import CacheDirectory, is_key
 from .errors import CacheError
@@ -272,6 +273,7 @@ class Cache:
             **kwargs: its keyword arguments.
 
         Raises:
+            TypeError: `fn` is not callable.
             CacheError: an argument has no key, such as an open file or an unfinished future.
 
         >>> cache.explain(divmod, 17, 5).hit
@@ -282,6 +284,8 @@ class Cache:
         from .cache.inspect.explain import explain
         from .resources import Resources
 
+        if not callable(fn):
+            raise no_function("explain", fn)
         resources = Resources().updated(resource_dict or {})
         cache = self if resources.cache_directory is None else self._at(resources.cache_directory)
         return explain(cache._directory, fn, args, kwargs, resources, cache._answers)

@@ -80,9 +80,13 @@ class RunningExecutor:
             return run_of_plan(plan)
         record = self.record
         if record is None:
+            import shlex  # here, because it is needed only for this
+
+            path = getattr(self.backend, "cache_path", None)
+            stored = f"; `callyard report {shlex.quote(path)}` shows the calls in its cache" if path else ""
             raise CallyardError(
                 "this executor keeps no record of its calls; make it with events=True, or with a file for them, as "
-                "events='events.jsonl'"
+                f"events='events.jsonl'{stored}"
             )
         return replace(record, calls=dict(record.calls))
 

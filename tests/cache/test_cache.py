@@ -187,6 +187,8 @@ def test_a_log_that_is_a_file_of_its_own(cache, tmp_path):
     assert cache[digest(1)].log is None
     (tmp_path / "log").write_text("one\n")
     assert cache[digest(1)].log == "one\n"
+    store(cache, 2, facts={"log": str(tmp_path / "log/of/another/computer")})
+    assert cache[digest(2)].log is None
 
 
 def test_the_beginning_of_a_key_is_enough(cache):

@@ -53,6 +53,29 @@ def cache(tmp_path) -> Cache:
     return Cache(tmp_path / "results")
 
 
+# ------------------------------------------------------------------ what is no call
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "why"),
+    [
+        ((1,), {"weight": 3}, "got an unexpected keyword argument 'weight'"),
+        ((1, 2, 3), {}, "too many positional arguments"),
+        ((1,), {"x": 2}, "multiple values for argument 'x'"),
+    ],
+)
+def test_arguments_that_the_function_does_not_take(cache, args, kwargs, why) -> None:
+    store(cache, relax, 1)
+    found = cache.explain(relax, *args, **kwargs)
+    assert (found.key, found.hit, found.refused) == ("", False, why)
+    assert str(found) == f"'relax' cannot be called so: {why}"
+
+
+def test_what_is_no_function(cache) -> None:
+    with pytest.raises(TypeError, match=r"explain\(\) takes a function and its arguments, .*'relax' is not callable"):
+        cache.explain("relax", 1)
+
+
 # ------------------------------------------------------------------ what differs
 
 BASE = {

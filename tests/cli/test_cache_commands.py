@@ -489,8 +489,25 @@ class Mute(Exception):
 def test_an_error_that_cannot_be_shown(callyard, store):
     key = store(1, (Mute(), "Traceback: here"), state="failed")
     assert json.loads(callyard("show", "--json", "results", key).out)["error"].startswith("<cannot be shown: Runtime")
-    assert callyard("logs", "results", key).out == "Traceback: here\nMute: (its message cannot be had)\n"
+    assert callyard("logs", "results", key).out == "Traceback: here\nMute: <exception str() failed>\n"
     assert callyard("report", "results").status == 0
+
+
+def test_a_terminal_obeys_nothing_in_what_is_shown(callyard, store):
+    told = {"error": "ValueError", "message": "one\n\x1b[2Jtwo", "traceback": "Trace\x07"}
+    key = store(1, (ValueError(), ""), state="failed", facts={"failure": told, "log": "\x1b[31mred"})
+    shown = callyard("show", "results", key).out
+    assert "error      ValueError: one\n           \\x1b[2Jtwo\ntraceback  Trace\\x07\n" in shown
+    assert "printed    \\x1b[31mred\n" in shown
+    assert callyard("logs", "results", key).out.startswith("\x1b[31mred\n")  # as it was printed
+
+
+def test_logs_without_any_failure(callyard, cache, store):
+    store(1)
+    ended = callyard("logs", "results")
+    assert (ended.status, ended.out) == (0, "")
+    assert ended.err == f"no failed calls in {cache.path}; of other calls name the keys\n"
+    assert callyard("logs", "--json", "results").out == "[]\n"
 
 
 def test_no_logs(callyard, store):

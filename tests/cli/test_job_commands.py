@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -133,7 +136,7 @@ def test_show_a_call_in_each_state(callyard: Command, submitted: Submitted, kind
         assert re.fullmatch(kind.job, each["job"]), name
         assert ("began" in each) == ("took" in each) == (states[name] != "queued"), name
     assert shown["dependent"]["inputs"] == "held, noted"
-    assert shown["failed"]["error"] == "ValueError('failed')"
+    assert shown["failed"]["error"] == "ValueError: failed"
     assert Path(shown["failed"]["log"]).read_text() == "about to fail\n"
 
 
@@ -262,6 +265,45 @@ def test_a_failure_that_nobody_received_is_forgotten_once(
     received.rename(received.with_suffix(".end"))  # as if the executor had ended before
     out = [callyard("retry", str(results), str(future.key)).out for _ in range(2)]
     assert [text.partition(" of ")[0] for text in out] == ["forgot the failure", "there is nothing to forget"]
+
+
+def test_the_way_to_the_failure_of_a_call_that_never_began(
+    callyard: Command, make: Callable[..., Executor], results: Path, journal: str
+) -> None:
+    with make() as ex:
+        failed = ex.submit(calls.failing, journal, "failed")
+        dependent = ex.submit(calls.noted, journal, "dependent", failed)
+        assert isinstance(dependent.exception(), ValueError)
+    (key,) = [row["key"] for row in listed(callyard, results) if row["function"] == "noted"]
+    tree = [line.split()[1:3] for line in callyard("show", "--upstream", str(results), key).out.splitlines()]
+    assert tree == [["noted", "failed"], ["failing", "failed"]]
+    assert fields(callyard("show", str(results), key).out)["inputs"] == "failing"
+    explained = callyard("explain", str(results), key)
+    assert (explained.status, explained.out) == (1, "")
+    assert "has failed before it began, so no key was made from the results of its inputs (failing)" in explained.err
+
+
+def test_an_error_of_a_class_that_is_not_here(
+    make: Callable[..., Executor], results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    text = "class Odd(Exception):\n    pass\n\n\ndef fail():\n    raise Odd('as it was')\n"
+    (tmp_path / "elsewhere" / "odd_errors.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    with make() as ex:
+        future = ex.submit(importlib.import_module("odd_errors").fail)
+        assert type(future.exception()).__name__ == "Odd"
+    for command in ("show", "logs"):  # in a process that does not find the module
+        words = [sys.executable, "-m", "callyard", command, str(results), str(future.key)]
+        ended = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert "Odd: as it was" in ended.stdout
+        assert "cannot be opened" not in ended.stdout
+
+
+def test_the_error_of_a_job_is_a_sentence(make: Callable[..., Executor]) -> None:
+    with make() as ex:
+        message = str(ex.submit(threading.Lock).exception())
+    assert re.match(r"'\w*lock\w*', job \S+ on \S+: the result of '\w*lock\w*', of type lock, cannot be sent", message)
 
 
 # ------------------------------------------------------------------ cancel and prune

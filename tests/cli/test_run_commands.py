@@ -60,19 +60,21 @@ def test_a_cache_is_shown_by_its_entries(store, callyard) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "error"),
     [
-        (["nowhere.jsonl"], 1, "nowhere.jsonl: No such file or directory"),
         (["empty.jsonl"], 1, "there is no event in empty.jsonl"),
-        (["page.html"], 1, "this is no file of events: page.html, line 1"),
+        (["page.html"], 1, "page.html is no file of events: line 1 is no line of events: '<"),
+        (["bytes"], 1, "bytes is no file of events: line 1 is no line of events: '\ufffd"),
+        (["nowhere"], 1, "there is no 'nowhere': name a file that an executor with events= has written, or"),
         (["results"], 1, "there is no stored call in"),
         (["events.jsonl", "--run", "0"], 2, "there is no run 0: events.jsonl has 1 run"),
         (["events.jsonl", "--run", "-2"], 2, "there is no run -2"),
-        ([], 2, "which cache?"),
+        ([], 2, "which run? Name a file of events or the directory of a cache"),
     ],
 )
 @pytest.mark.parametrize("command", ["report", "graph"])
 def test_what_is_no_run_is_told(cache, callyard, command: str, words: list[str], status: int, error: str) -> None:
     Path("empty.jsonl").write_text("")
     Path("page.html").write_text("<html>\n")
+    Path("bytes").write_bytes(b"\xff\xfe\n")
     write(Path("events.jsonl"), run_of("relax", at=1.0))
     ended = callyard(command, *words)
     assert (ended.status, ended.out) == (status, "")

@@ -14,6 +14,8 @@ import pytest
 from gate import Gate, until
 
 from callyard import Executor
+from callyard.report import ask_processes
+from callyard.report.ask_processes import ProcessAnswer
 
 pytestmark = pytest.mark.wide
 
@@ -68,6 +70,47 @@ def test_running_executors(callyard: Callable[..., Any], gate: Gate) -> None:
         assert "ended 'hold', which was running" in callyard("cancel", f"{name}:0").out
         until(held.done)
         assert held.cancelled()
+
+
+@pytest.mark.parametrize("words", [["results"], ["-C", "results"], []])
+def test_a_call_is_cancelled_by_its_key(
+    callyard: Callable[..., Any], gate: Gate, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not words:
+        monkeypatch.setenv("CALLYARD_CACHE", "results")
+    with executor(gate, 1, cache="results") as ex:
+        held = ex.submit(gate.hold)
+        gate.arrived()
+        ended = callyard("cancel", *words, held.key)
+        assert (ended.status, ended.err) == (0, "")
+        assert ended.out.startswith("ended 'hold', key ")
+        until(held.done)
+        refused = callyard("cancel", *words, held.key)
+        assert (refused.status, refused.out) == (1, "")
+        assert f"no call that waits or runs has a key that begins with '{held.key}'" in refused.err
+
+
+def test_the_output_of_a_cancelled_call(callyard: Callable[..., Any], gate: Gate) -> None:
+    def noisy() -> None:
+        print("so far", flush=True)
+        gate.hold()
+
+    with executor(gate, 1, cache="results") as ex:
+        held = ex.submit(noisy)
+        gate.arrived()
+        until(lambda: callyard("logs", "results", held.key).out == "so far\n")
+        assert callyard("cancel", "results", held.key).status == 0
+        until(held.done)
+    assert callyard("logs", "results", held.key[:12]).out == "so far\n"
+    assert callyard("prune", "results", "--function", "noisy", "--yes").status == 0
+    assert "there is no call" in callyard("logs", "results", held.key).err
+
+
+def test_processes_are_told_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    late_first = [ProcessAnswer(pid, {}) for pid in (30, 4, 200)]
+    monkeypatch.setattr(ask_processes, "_answers", lambda *_: iter(late_first))
+    with Executor(1):
+        assert [answer.pid for answer in ask_processes.ask_all("status")] == [4, 30, 200]
 
 
 def test_the_jobs_of_a_cache(callyard: Callable[..., Any], tmp_path: Path) -> None:

@@ -49,6 +49,41 @@ def test_the_log_of_a_call_whose_process_has_died(results: Path) -> None:
     assert Source(OPTIONS, str(results)).log(row) == f"WorkerLost: {message}"
 
 
+def test_the_log_of_a_call_that_runs(gate: Gate, results: Path) -> None:
+    def noisy() -> None:
+        print("so far", flush=True)
+        gate.hold()
+
+    source = Source(OPTIONS, str(results))
+    with executor(gate, 1, cache=results) as ex:
+        ex.submit(noisy)
+        ex.submit(abs, -1)
+        gate.arrived()
+        running, waiting = source.look().rows
+        until(lambda: source.log(running) == "so far")
+        assert source.log(waiting) == "It has not begun, and so has printed nothing."
+
+
+def test_failures_are_seen_and_read(gate: Gate, results: Path) -> None:
+    with executor(gate, 1, cache=results) as ex:
+        failed = [ex.submit(divmod, number, 0) for number in range(60)]
+        for future in failed:
+            future.exception()
+        ex.submit(gate.hold)
+        gate.arrived()
+        source = Source(OPTIONS, str(results))
+        now = source.look()
+    assert now.head[0].endswith("; last failure: divmod: ZeroDivisionError: integer division or modulo by zero")
+    assert [row.state for row in now.rows] == ["running", *["failed"] * 50]
+    row = now.rows[1]
+    assert (row.function, row.key in {future.key for future in failed}) == ("divmod", True)
+    assert row.where == "ZeroDivisionError: integer division or modulo by zero"
+    assert source.explain(row) == f"divmod failed: {row.where}"
+    assert source.log(row).endswith(row.where)
+    assert source.cancel(row) == f"{row.id} has ended"
+    assert [row.state for row in Source(OPTIONS, None).look().rows] == []
+
+
 def test_rows_of_running_executors(gate: Gate) -> None:
     source = Source(OPTIONS, None)
     assert source.look() == CallsNow(("no executor runs here",), ())

@@ -240,3 +240,17 @@ def test_an_executor_within_a_call_has_what_the_call_was_given(ex: Executor) -> 
     assert "1 core," in ex.submit(calls.about_an_executor).result()
     (name,) = ex.map(lambda _: callyard.current().name, [1], chunksize=2)  # type: ignore[union-attr]
     assert name == "<lambda>"
+
+
+@pytest.mark.feature("kill", "any function")
+@pytest.mark.core
+def test_a_call_whose_loading_ends_its_process(ex: Executor) -> None:
+    """A module may crash when it is imported: that counts as the call's own end, and no other worker is tried."""
+
+    def opens(value: object = calls.EndsOthers()) -> object:
+        return value
+
+    for fn, args in (opens, ()), (calls.take, (calls.EndsOthers(),)):
+        with pytest.raises(WorkerLost, match="lost its worker"):
+            ex.submit(fn, *args).result()
+    assert ex.submit(calls.take, 1).result() == 1

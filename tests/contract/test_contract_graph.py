@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures as standard
 import sys
 import threading
@@ -495,7 +496,7 @@ def test_the_part_that_cannot_be_pickled_is_named(ex: Executor) -> None:
         "argument 2 of 'described', of type Unpicklable": ex.submit(calls.described, 1, bad),
         "argument 'deep' of 'described', of type list": ex.submit(calls.described, 1, deep=[{"a": bad}]),
         "the function of '<lambda>'": ex.submit(lambda: lock),
-        "the result, of type Unpicklable": ex.submit(calls.Unpicklable),
+        "the result of 'Unpicklable', of type Unpicklable": ex.submit(calls.Unpicklable),
         "argument 1 of 'described', of type Executor": ex.submit(calls.described, ex),
     }
     for text, future in cases.items():
@@ -503,6 +504,24 @@ def test_the_part_that_cannot_be_pickled_is_named(ex: Executor) -> None:
         assert isinstance(error, callyard.UnpicklableCall)
         assert text in str(error)
         assert "\n" not in str(error)
+
+
+@pytest.mark.feature("explains", "runs again")
+def test_what_to_pass_in_its_place(ex: Executor) -> None:
+    async def wait() -> None: ...
+
+    async def submitted() -> standard.Future[Any]:
+        return ex.submit(calls.described, 1, deep=[asyncio.get_running_loop().create_future()])
+
+    coroutine = wait()
+    cases = {
+        "; await it, and pass the result": asyncio.run(submitted()),
+        "or run it inside the call with asyncio.run": ex.submit(calls.same, coroutine),
+        "; pass list(...) of it": ex.submit(calls.same, (i for i in range(3))),
+    }
+    coroutine.close()
+    for text, future in cases.items():
+        assert str(future.exception()).endswith(text)
 
 
 @pytest.mark.feature("explains")

@@ -249,6 +249,33 @@ def test_a_killed_job_is_told_at_once(own_daemon: TestedDaemon, jobs: Jobs, jour
 # ------------------------------------------------------------------ drivers
 
 
+def test_nobody_was_told_of_inherited_failures(
+    own_daemon: TestedDaemon, results: Path, journal: str, tmp_path: Path
+) -> None:
+    """Once the input has a result, the calls that take it run: their failures were those of the input."""
+    missing = tmp_path / "missing"
+    text = """
+        from local_calls import executor
+        ex = executor(results)
+        bad = ex.submit(calls.failing_without, journal, missing, "bad")
+        after = ex.submit(calls.noted, journal, "after", bad)
+        ids(bad=bad, after=after, last=ex.submit(calls.noted, journal, "last", after))
+        os._exit(0)
+    """
+    driver = Driver(text, {"results": str(results), "journal": journal, "missing": str(missing)}, tmp_path, **paths())
+    assert driver.finish() == (0, "")
+    until(lambda: len(list(results.glob("jobs/*/*.end"))) == 3)
+    with executor(results) as ex, pytest.raises(ValueError, match="bad"):
+        ex.submit(noted_calls.failing_without, journal, str(missing), "bad").result()
+    missing.touch()
+    with executor(results) as ex:
+        bad = ex.submit(noted_calls.failing_without, journal, str(missing), "bad")
+        after = ex.submit(noted_calls.noted, journal, "after", bad)
+        assert ex.submit(noted_calls.noted, journal, "last", after).result() == "last+after+bad"
+    assert runs(journal) == {"bad": 2, "after": 1, "last": 1}
+    assert os.listdir(results / "jobs") == []
+
+
 def test_a_logout(own_daemon: TestedDaemon, results: Path, journal: str, gate: Gate, tmp_path: Path) -> None:
     """Hang up all processes of the driver's session: the daemon that it has started lives, and the job goes on."""
     text = """

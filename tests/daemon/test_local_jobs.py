@@ -148,6 +148,28 @@ def test_a_call_that_dies(ex: Executor, journal: str) -> None:
         ex.submit(noted_calls.killed, journal, "x").result()
 
 
+def test_a_call_that_dies_runs_again_as_often_as_its_limit_says(ex: Executor, journal: str, tmp_path: Path) -> None:
+    other = str(tmp_path / "other")
+    lucky = ex.submit(noted_calls.dying, journal, 2, resource_dict={"restart_limit": 2})
+    lost = ex.submit(noted_calls.dying, other, 9, resource_dict={"restart_limit": 1})
+    assert ex.submit(pow, lucky, 2).result() == 9
+    assert lucky.attempts == 3
+    with pytest.raises(WorkerLost, match=r"lost its process \(run 2\), which ended with exit code 7") as caught:
+        lost.result()
+    assert "restart_limit" not in str(caught.value), "it has been used up"
+    assert lost.attempts == 2
+    assert runs(other) == {"1": 1, "2": 1}
+    with pytest.raises(WorkerLost, match="restart_limit=1 would run such a call again"):
+        ex.submit(os._exit, 3).result()
+
+
+@pytest.mark.needs("mpi")
+def test_a_call_that_loses_a_rank_runs_again(ex: Executor, journal: str) -> None:
+    future = ex.submit(noted_calls.dying, journal, 1, 0, resource_dict={"ranks": 2, "restart_limit": 1})
+    assert future.result() == [2, 2]
+    assert future.attempts == 2
+
+
 def test_limits_are_kept_as_for_live_calls(ex: Executor, journal: str) -> None:
     late = ex.submit(calls.wait_for_end, journal, resource_dict={"run_time": 1})
     large = ex.submit(bytearray, 1 << 30, resource_dict={"memory": "200MB"})

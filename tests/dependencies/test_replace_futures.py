@@ -219,9 +219,40 @@ def test_a_list_that_contains_itself():
     knot.append(knot)
     assert find_futures(knot) == []
     assert resolved(knot) is knot
-    tied: list[Any] = [done(1)]
+    tied: list[Any] = [done(1), knot]
     tied.append(tied)
-    assert resolved(tied)[0] == 1
+    after = resolved(tied)
+    assert after[0] == 1
+    assert after[1] is knot, "it has no future"
+    assert after[2] is after
+
+
+def test_a_tree_whose_nodes_know_their_parent():
+    leaf, other = Plain(done(1)), Plain(2)
+    root = Plain([leaf, other])
+    leaf.right = other.right = root
+    after = resolved(root)
+    assert find_futures(after) == []
+    assert [leaf.left for leaf in after.left] == [1, 2]
+    assert all(leaf.right is after for leaf in after.left)
+    assert leaf.right is root, "the argument itself stays as it was"
+
+
+def test_a_tuple_in_a_cycle():
+    held: dict[str, Any] = {}
+    held["pair"] = (done(1), held)
+    after = resolved((held["pair"], held))
+    assert after[0][0] == 1
+    assert after[0] is after[1]["pair"]
+    assert after[0][1] is after[1]
+
+
+def test_a_structure_deeper_than_the_stack():
+    value: Any = ["x"]
+    for _ in range(5000):
+        value = [value]
+    assert find_futures([value, done(1)]) != []
+    assert resolved([value, done(1)])[0] is value
 
 
 # ------------------------------------------------------------------ at any depth
@@ -269,4 +300,20 @@ def test_futures_anywhere_are_found_and_replaced_by_their_results(structure):
 
 
 def test_a_counter_is_a_dict_too():
-    assert type(resolved(Counter({done("a"): 2}))) is Counter
+    after = resolved(Counter({done("a"): 2}))
+    assert type(after) is Counter
+    assert after == {"a": 2}
+
+
+def test_a_dataclass_that_is_a_dict_too():
+    @dataclasses.dataclass
+    class Output(OrderedDict):  # type: ignore[type-arg]  # as some libraries have for the outputs of a model
+        loss: Any = None
+
+        def __post_init__(self) -> None:
+            self["loss"] = self.loss
+
+    value = Output(done(1.5))
+    after = resolved(value)
+    assert (after.loss, after["loss"]) == (1.5, 1.5)
+    assert find_futures(value) == [value.loss]

@@ -56,7 +56,7 @@ def test_what_a_later_version_adds_is_left_out():
 
 @pytest.mark.parametrize("line", ["", "[]", "{}", '{"event": "waiting"}', "no json"])
 def test_other_lines_are_refused(line):
-    with pytest.raises(ValueError, match=r"no line of events|Expecting value"):
+    with pytest.raises(ValueError, match="no line of events"):
         from_line(line)
 
 
@@ -108,5 +108,5 @@ def test_a_file_holds_several_runs_and_perhaps_half_a_line(tmp_path):
     assert [run.calls[0].name for run in runs] == ["f", "g"]
     assert [run.ended for run in runs] == [2.0, None]
     path.write_text("something else\n")
-    with pytest.raises(ValueError, match=r"events\.jsonl, line 1"):
+    with pytest.raises(ValueError, match=r"events\.jsonl is no file of events: line 1"):
         RunRecord.read(path)

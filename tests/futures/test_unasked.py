@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 
-from callyard import Cache, Executor, batched, item, unzip
+from callyard import Cache, Executor, ResourceError, batched, item, unzip
 from callyard.futures import Future, unasked
 
 
@@ -35,7 +36,7 @@ def told(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
         caplog.clear()
         unasked.tell()
         assert all(record.levelno == logging.WARNING and record.name == "callyard" for record in caplog.records)
-        return [record.getMessage() for record in caplog.records]
+        return [re.sub(r", or see `callyard logs \S+`$", "", record.getMessage()) for record in caplog.records]
 
     return tell
 
@@ -62,6 +63,21 @@ def test_failures_are_told_once(ex: Executor, told) -> None:
     ex.shutdown()
     (line,) = told()
     assert line.startswith("3 calls of Callyard have failed, and their results were never asked for; the first: 'fail'")
+    assert told() == []
+
+
+def test_with_a_cache_the_line_says_where_to_look(results, caplog: pytest.LogCaptureFixture) -> None:
+    with Executor(1, cache=results) as ex:
+        ex.submit(fail, 1)
+    unasked.tell()
+    assert caplog.messages == [f"{one(1)}, or see `callyard logs {results}`"]
+
+
+def test_what_was_refused_at_once_is_not_told(ex: Executor, told) -> None:
+    """The submitter has the error, and no future to ask."""
+    with pytest.raises(ResourceError):
+        ex.submit(fail, 1, resource_dict={"cores_per_rank": 10_000})
+    ex.shutdown()
     assert told() == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ def test_a_file_is_a_path(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.fspath(file) == str(file) == str(data)
     assert repr(file) == f"File({str(data)!r})"
     assert os.fspath(pickle.loads(pickle.dumps(file))) == str(data)
+    assert os.fspath(File(b"data.txt")) == str(data)
 
 
 @pytest.mark.parametrize(("name", "words"), [("absent", "no such file"), (".", "it is no regular file")])
@@ -49,11 +51,21 @@ def test_the_content_counts_and_not_the_name(data: Path) -> None:
     assert file_token(File(other)) != one
 
 
-def test_an_unchanged_file_is_read_once(data: Path) -> None:
-    file = File(data)
+def test_an_unchanged_file_is_read_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, now = File(data), time.time()
+    monkeypatch.setattr("callyard.hashing.files.time.time", lambda: now + 60)
     name = content_name(file)
     assert content_name(file) is name
     data.write_text("changed\n")
+    assert content_name(file) != name
+
+
+def test_a_file_that_has_just_been_written_may_change_unnoticed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its times may stay the same, as they count in ticks of a clock."""
+    file, seen = File(data), os.stat(data)
+    name = content_name(file)
+    data.write_text("two\n")
+    monkeypatch.setattr("callyard.hashing.files.os.fstat", lambda descriptor: seen)
     assert content_name(file) != name
 
 

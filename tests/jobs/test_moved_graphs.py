@@ -15,7 +15,7 @@ from batches import batch
 from callyard.cache.directory import CacheDirectory
 from callyard.cache.messages import RunRequest
 from callyard.jobs import successor
-from callyard.jobs.batch import BatchPart, CallFile, CallInput, CallOutcome, CallPosition, CallStart
+from callyard.jobs.batch import BatchPart, CallAgain, CallFile, CallInput, CallOutcome, CallPosition, CallStart
 from callyard.jobs.call_files import follow_moves
 from callyard.jobs.find_batches import folders, folders_by_age
 from callyard.jobs.spool import BatchDirectory
@@ -105,7 +105,7 @@ class Graph:
             if self.choose.random() < 0.4:
                 self.finish(folder, number)
             else:
-                folder.run_again(number, 2, 0, b"arguments")
+                folder.run_again(number, CallAgain(2, 0, b"arguments"))
                 assert move_to_successor(folder, number)
 
     def cancel_or_start_too_early(self) -> None:

@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> BatchDirectory:
 
 
 def test_a_call_that_asks_to_be_run_again_has_not_ended(folder: BatchDirectory) -> None:
-    folder.run_again(0, 2, 0, b"arguments")
+    folder.run_again(0, CallAgain(2, 0, b"arguments"))
     folder.end(1, CallOutcome("finished"))
     assert folder.news() == {0: "begun", 1: "end"}
     assert not folder.is_over()
@@ -58,7 +58,7 @@ def successors(folder: BatchDirectory) -> list[BatchDirectory]:
 
 def test_a_call_goes_on_in_a_batch_of_its_own(folder: BatchDirectory) -> None:
     assert not move_to_successor(folder, 1), "it has not asked for it"
-    folder.run_again(1, 3, 1, b"arguments")
+    folder.run_again(1, CallAgain(3, 1, b"arguments"))
     assert move_to_successor(folder, 1)
     (successor,) = successors(folder)
     outcome = folder.ended(1)
@@ -79,7 +79,7 @@ def test_a_call_goes_on_in_a_batch_of_its_own(folder: BatchDirectory) -> None:
 
 
 def test_a_call_that_was_running_again_does_not_go_on_elsewhere(folder: BatchDirectory) -> None:
-    folder.run_again(0, 2, 0, b"arguments")
+    folder.run_again(0, CallAgain(2, 0, b"arguments"))
     folder.begin(0, CallStart("17_0", "node1", "ab" * 20))
     assert not move_to_successor(folder, 0)
     assert not successors(folder)
@@ -114,8 +114,23 @@ def test_a_call_whose_node_was_lost_runs_again_as_often_as_allowed(folder: Batch
         assert not move_to_successor(successor, 0, lost=True)
 
 
+def test_losses_of_its_process_count_where_a_call_moves(folder: BatchDirectory) -> None:
+    for losses, left in ((1, 0), (2, None)):
+        limited = BatchDirectory(folder.home, f"{losses}" * 16)
+        limited.create(batch(token=limited.token, restart_limit=2), [b"call", b"call"], f"# {limited.token}\n")
+        limited.run_again(0, CallAgain(1 + losses, 0, b"", losses))
+        limited.begin(0, CallStart("f1", "node1", "ab" * 20))
+        assert move_to_successor(limited, 0, lost=True) is (left is not None)
+        outcome = limited.ended(0)
+        assert (outcome is None) == (left is None)
+        if outcome is not None:
+            successor = BatchDirectory(folder.home, outcome.key)
+            assert successor.again(0) == CallAgain(2 + losses, 0, b"")
+            assert successor.batch.restart_limit == left
+
+
 def test_another_process_moves_it(folder: BatchDirectory) -> None:
-    folder.run_again(0, 2, 0, b"arguments")
+    folder.run_again(0, CallAgain(2, 0, b"arguments"))
     claim = Claims(folder.home).take(f"{TOKEN}-0", "successor")
     assert isinstance(claim, Claim)
     assert move_to_successor(folder, 0), "it is going to"

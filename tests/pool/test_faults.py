@@ -244,6 +244,13 @@ def test_a_result_that_cannot_be_sent_fails_alone() -> None:
         assert small.result(PATIENCE)[-1] == 1.0
 
 
+def test_the_traceback_of_a_result_that_cannot_be_pickled_tells_of_one_attempt() -> None:
+    with Executor(1) as executor:
+        text = str(executor.submit(threading.Lock).exception(PATIENCE).__cause__)  # type: ignore[union-attr]
+    assert text.count("Traceback (most recent call last)") == 1
+    assert "During handling" not in text
+
+
 # ------------------------------------------------------------------ the share
 
 

@@ -123,6 +123,17 @@ def test_outcomes(run: Run):
     assert (failure.error, failure.message, failure.signal) == ("WorkerLost", "gone", "SIGKILL")
 
 
+def test_of_a_huge_message_beginning_and_end_are_recorded(run: Run):
+    run.submit().set_exception(ValueError("a" + "x" * 1_000_000 + "z"))
+    run.recorder.flush()
+    [failure] = [event.failure for event in run.events if isinstance(event, Ended)]
+    assert failure is not None
+    assert failure.message[0] + failure.message[-1] == "az"
+    assert "characters are left out" in failure.message
+    assert len(failure.message) < 10_100
+    assert len(failure.traceback) < 50_100
+
+
 def test_a_function_that_raises_is_told_of_once(caplog: pytest.LogCaptureFixture):
     def broken(event: Event) -> None:
         raise ValueError("broken")

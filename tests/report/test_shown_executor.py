@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from gate import Gate
 
-from callyard import CallyardError, Executor
+from callyard import Cache, CallyardError, Executor
 from callyard.cli import main
 
 
@@ -51,6 +51,11 @@ def test_a_graph_of_the_calls() -> None:
     assert graph.edges == {(0, 1): 1}
 
 
+def test_without_a_record_a_cache_has_some_of_the_calls(results: Path) -> None:
+    with Executor(1, cache=results) as ex, pytest.raises(CallyardError, match=f"`callyard report {results}` shows"):
+        ex.report()
+
+
 def test_without_a_record_it_is_told_how_to_have_one() -> None:
     with Executor(1) as ex:
         for show in (ex.report, ex.graph):
@@ -72,3 +77,4 @@ def test_cards(results: Path) -> None:
     assert "<dd>finished</dd>" in good._repr_html_()
     assert "<dd>remembered</dd>" in again._repr_html_()
     assert "<dd>ZeroDivisionError: division by zero</dd>" in bad._repr_html_()
+    assert "<dd>ZeroDivisionError: division by zero</dd>" in Cache(results)[str(bad.key)]._repr_html_()

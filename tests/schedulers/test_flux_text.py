@@ -241,8 +241,8 @@ def test_recorded_jobs(label: str, phase: str, error: str | None) -> None:
 
 
 def test_how_a_job_ended() -> None:
-    assert said("failed").exit_code == 3
-    assert said("killed").signal == 9
+    assert (said("failed").exit_code, said("failed").sentence) == (3, "ended with exit code 3")
+    assert (said("killed").signal, said("killed").sentence) == (9, "was killed by SIGKILL")
     assert said("cancelled").signal == 15
     assert (said("never").exit_code, said("never").signal) == (None, None)
     assert said("lost").node == "n4"

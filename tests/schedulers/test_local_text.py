@@ -72,6 +72,10 @@ def test_states_and_ends() -> None:
     assert translated({"state": "new in a later version"}).phase == "running"
     failed = translated({"state": "ended", "why": "failed", "code": 3, "node": "host"})
     assert (failed.phase, failed.error, failed.exit_code) == ("ended", "WorkerLost", 3)
+    assert failed.sentence == "ended with exit code 3"
+    for killed in ({"code": 137}, {"code": None, "signal": 9}):  # the call's process, as its shell tells; the shell
+        found = translated({"state": "ended", "why": "failed", **killed})
+        assert (found.sentence, found.exit_code, found.signal) == ("was killed by SIGKILL", None, 9)
     assert translated({"state": "ended", "why": "rebooted"}).error == "NodeFailure"
     assert {end.error for end in ENDS.values()} >= {None, "TimeLimitExceeded", "JobCancelled"}
     elsewhere = translated({"state": "elsewhere", "node": "other"})

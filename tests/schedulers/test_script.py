@@ -195,6 +195,13 @@ def test_values_can_be_quoted() -> None:
 
 
 @needs_jinja
+def test_schedulers_know_no_homes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    asked = Resources(cwd="~/a", error_log_file="log")
+    assert render("{{ cwd }} {{ error_log_file }}", given(asked)) == "/home/me/a log"
+
+
+@needs_jinja
 @pytest.mark.parametrize(
     ("template", "words"),
     [

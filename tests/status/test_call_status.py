@@ -49,6 +49,9 @@ def test_waiting_for_others() -> None:
     assert sentence(CallStatus("waiting", awaits=(third,))) == (
         "waits for `third`, which waits, through 1 other call, for `relax` (running for 12 s on c3)"
     )
+    assert sentence(CallStatus("waiting", awaits=(energy, third, relax))) == (
+        "waits for `energy`, which waits for `relax` (running for 12 s on c3), and 2 other calls"
+    )
     relax.set_result(1)
     assert sentence(CallStatus("waiting", "for its turn", awaits=(relax,))) == "waits for its turn"
 
@@ -89,7 +92,9 @@ def test_ends() -> None:
     assert sentence(ended_status("failed", error=ValueError("no\ngood"))) == "has ended: raised ValueError: no good"
     assert sentence(ended_status("failed", error=KeyError())) == "has ended: raised KeyError"
     assert len(sentence(ended_status("failed", error=ValueError("x" * 1000)))) < 320
-    assert sentence(ended_status("failed", error=Mute())) == "has ended: raised Mute: (its message cannot be had)"
+    red = ended_status("failed", error=ValueError("\x1b[31mred"))
+    assert sentence(red) == "has ended: raised ValueError: \\x1b[31mred"
+    assert sentence(ended_status("failed", error=Mute())) == "has ended: raised Mute: <exception str() failed>"
     assert sentence(ended_status("cancelled")) == "has ended: was cancelled"
     assert sentence(ended_status("cached")) == "has ended: was in the cache"
 

@@ -198,6 +198,18 @@ def test_a_proc_that_numbers_otherwise_proves_nothing(proc: Path) -> None:
     assert this.replace(pid=free_pid()).state() == "gone"  # that needs no /proc
 
 
+def test_a_process_that_ends_between_two_looks_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["sleep", "600"]) as process:
+        child = this_process().replace(pid=process.pid, start=1)
+
+        def end(_: str) -> None:
+            process.kill()
+            process.wait()
+
+        monkeypatch.setattr(process_identity, "_read_stat", end)
+        assert child.state() == "gone"
+
+
 def test_where_no_beginning_is_known_the_number_counts() -> None:
     this = this_process()
     if this.boot:

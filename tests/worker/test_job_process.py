@@ -19,6 +19,7 @@ from callyard.schedulers.slurm.scheduler import SlurmScheduler
 from callyard.system.run_clock import RunClock
 from callyard.version import VERSION
 from callyard.worker import job as job_module
+from callyard.worker import job_again
 from callyard.worker.current_call import GRACE
 from callyard.worker.job import Job
 from callyard.worker.job_again import requeue
@@ -130,6 +131,26 @@ def test_a_job_that_was_started_again_before_its_call_had_begun_is_not_refused(
     assert job._refusal(0) is None
     begun[0] = object()
     assert isinstance(job._refusal(0), NodeFailure)
+
+
+def test_another_attempt_begins_in_a_job_with_the_time_for_it(
+    monkeypatch: pytest.MonkeyPatch, make_job: Callable[[Any], Job]
+) -> None:
+    asked: list[int] = []
+
+    def end_job() -> None:
+        raise SystemExit
+
+    monkeypatch.setattr(job_module.time, "time", lambda: 100.0)
+    monkeypatch.setattr(job_module, "current_job", lambda: SimpleNamespace(ends=150.0))
+    monkeypatch.setattr(job_again, "expect_restart", lambda folder, number: asked.append(number))
+    monkeypatch.setattr(job_again, "requeue", end_job)
+    job = make_job(SimpleNamespace(batch=SimpleNamespace(calls_per_job=1, log_limit=1 << 20)))
+    assert job._goes_on_here(3, 50.0)
+    assert asked == []
+    with pytest.raises(SystemExit):
+        job._goes_on_here(3, 51.0)
+    assert asked == [3]
 
 
 # -- limits ----------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from ..resources import Resources
 from ..serialize.function_registry import FunctionDefinition, FunctionRegistry, dumps
 from ..serialize.packer import Packed, Packer, load_with_inputs
 from ..serialize.shared_memory import SegmentPool
-from ..serialize.unpicklable import UnsendableGlobal, where
+from ..serialize.unpicklable import UnsendableGlobal, culprit, instead, place
 from ..status.executor_status import FOR_OTHER_CALLS, ExecutorStatus
 from ..utils.identity_cache import IdentityCache
 from .base import Settings
@@ -294,8 +294,9 @@ def unpicklable(fn: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], error
     for what, path, value in (*parts, *((f"argument {key!r}", key, value) for key, value in kwargs.items())):
         reason = _why_unpicklable(value)
         if reason is not None:
-            within = "" if isinstance(reason, UnsendableGlobal) else where(value, path, _is_unpicklable)
-            text = f"{what} of {name!r}, of type {type(value).__qualname__}, cannot be sent: {within}{reason}"
+            found = (path, value) if isinstance(reason, UnsendableGlobal) else culprit(value, path, _is_unpicklable)
+            why = f"{place(value, *found)}{reason}{instead(found[1])}"
+            text = f"{what} of {name!r}, of type {type(value).__qualname__}, cannot be sent: {why}"
             return _caused(UnpicklableCall(text), error)
     return _caused(UnpicklableCall(f"{name!r} cannot be sent to a worker: {error}"), error)
 

@@ -15,6 +15,7 @@ from ..pool.mpi_launcher import why_no_mpi
 from ..resources import Resources
 from ..schedulers.steps import RankOptions
 from ..utils.environment import THREADS
+from ..utils.paths import expand
 from ..utils.quantities import counted
 from ..worker.current_call import WARNED_BY
 
@@ -282,7 +283,7 @@ def options_of(resources: Resources) -> dict[str, Any]:
     for key in ("cwd", "error_log_file"):
         path = getattr(resources, key)
         if path is not None:
-            options[key] = os.path.abspath(path)
+            options[key] = os.path.abspath(expand(os.fspath(path)))
     if resources.memory is not None:
         options["memory"] = memory_bytes(resources.memory)
     if resources.grace is not None:

@@ -32,8 +32,8 @@ class SSH:
 
     Args:
         destination: the host, as after `ssh`: "login", "me@login", or a name of ssh's configuration.
-        directory: the directory there in which calls begin, and that holds results and large arguments, in
-            `.callyard`; the nodes must see it. Default: the home directory.
+        directory: the directory there, as seen from the home, in which calls begin, and that holds results and large
+            arguments, in `.callyard`; the nodes must see it. Default: the home directory.
         python: the interpreter there, of the same minor version, with the same version of Callyard.
         setup: lines of shell there before the interpreter, as "module load python"; one text or several.
         command: the command in the place of `ssh`, as `("ssh", "-F", "cluster.conf")`.

@@ -13,6 +13,7 @@ from ..events.event import Failure
 from ..events.usage import Usage
 from ..utils.error_words import message_of
 from ..utils.quantities import duration, size
+from ..utils.shown_text import one_line
 from .directory import CacheDirectory, FailuresDirectory
 from .format.record_file import FAILED, DamagedFile, Header, Stored, read, read_head, read_noted
 from .incoming_content import size_of
@@ -22,6 +23,7 @@ __all__ = ["Entry", "facts_of_run", "open_entry", "open_noted"]
 
 FactType = TypeVar("FactType")
 _RUN = ("host", "pid", "python", "job", "log", "usage")  # the facts of a run, not of the call
+_LONGEST_ERROR = 300  # characters
 _TOLD = ("error", "message", "traceback", "exit_code", "signal")  # the fields of a failure
 
 
@@ -262,6 +264,7 @@ class Entry:
 
         facts = [
             ("State", self.state),
+            ("Error", _error_of(self)),
             ("Began", self.created.strftime("%Y-%m-%d %H:%M:%S %Z")),
             ("Took", duration(self.seconds)),
             ("Size", size(self.size)),
@@ -273,6 +276,14 @@ class Entry:
         when = self.created.strftime("%Y-%m-%d %H:%M:%S")
         took = f"{duration(self.seconds)}, {size(self.size)}"
         return f"<Entry {self.key[:12]} {self.function!r} {self.state} {when}, {took}>"
+
+
+def _error_of(entry: Entry) -> str:
+    try:
+        failure = entry.failure
+    except CacheError as error:  # removed meanwhile, for example
+        return str(error)
+    return "" if failure is None else one_line(failure.words, _LONGEST_ERROR)
 
 
 def open_entry(directory: CacheDirectory, key: str) -> Entry:
@@ -336,5 +347,5 @@ def _text(path: str) -> str | None:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
-    except FileNotFoundError:
+    except OSError:  # it is gone, or was on another computer
         return None

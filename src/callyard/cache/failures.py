@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import time
 
-from ..utils.error_words import message_of
 from ..utils.lite_stdlib import Any, suppress
+from ..utils.shown_text import kept_message
 from .directory import CacheDirectory
 
 __all__ = ["describe", "sweep", "sweep_once"]
@@ -20,7 +20,7 @@ KEPT = 30 * 86400.0  # s
 
 def describe(error: BaseException) -> dict[str, Any]:
     """Return what can be told of an exception without opening it: the fields of `events.event.Failure`."""
-    told: dict[str, Any] = {"error": type(error).__qualname__, "message": message_of(error)}
+    told: dict[str, Any] = {"error": type(error).__qualname__, "message": kept_message(error)}
     code = getattr(error, "exitcode", None)  # of `WorkerLost`
     if type(code) is int and code < 0:
         from ..system.exit_status import signal_name  # here, because few calls end so

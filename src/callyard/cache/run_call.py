@@ -132,10 +132,11 @@ class CachedRun:
         arguments: Arguments,
         facts: RunFacts,
     ) -> None:
-        from .failures import describe, sweep_once  # here, because most calls do not fail
+        from ..utils.shown_text import kept_traceback  # here and below, because most calls do not fail
+        from .failures import describe, sweep_once
 
         told = describe(error)
-        facts = {**facts, "failure": {**told, "traceback": text}}
+        facts = {**facts, "failure": {**told, "traceback": kept_traceback(text)}}
         try:
             given = arguments()
         except (Exception, SystemExit):  # from the user's code: perhaps the reason of the failure

@@ -43,7 +43,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Cancel the calls, and print their names."""
     done, options.words = _cancel_live(options.words)
-    if done and not options.words and not options.all:
+    others = options.words[1:] if _begins_with_directory(options.words) else options.words
+    if done and not others and not options.all:
         print_json({"cancelled": [{"words": words} for words in done]}) if options.json else print(*done, sep="\n")
         return 0
     directory, beginnings = _place(options)
@@ -105,7 +106,9 @@ def _place(options: argparse.Namespace) -> tuple[str, list[str]]:
 
 def _begins_with_directory(words: list[str]) -> bool:
     """Return True if the first word names the cache. With a default cache, the word may as well be a key."""
-    return os.path.isdir(expand(words[0])) or (len(words) > 1 and not os.environ.get(VARIABLE))
+    if words and os.path.isdir(expand(words[0])):
+        return True
+    return len(words) > 1 and not os.environ.get(VARIABLE)
 
 
 def _chosen(cache: Cache, options: argparse.Namespace, beginnings: list[str]) -> list[JobCallStatus]:
@@ -121,7 +124,10 @@ def _chosen(cache: Cache, options: argparse.Namespace, beginnings: list[str]) ->
 def _the_call(cache: Cache, beginning: str) -> JobCallStatus:
     found = [call for call in find_job_calls(cache._directory, beginning) if call.state in _GOING_ON]
     if not found:
-        raise CacheError(f"no job of {cache.path} that waits or runs has a key that begins with {beginning!r}")
+        raise CacheError(
+            f"no call that waits or runs has a key that begins with {beginning!r}: neither one of your executors on "
+            f"this machine nor a job of {cache.path}"
+        )
     return the_job_call(found, beginning)
 
 

@@ -167,19 +167,25 @@ def _of_job(cache: Cache, call: JobCallStatus) -> Explanation:
     key, parts, packed = call.key, call.ingredients, call.call_file
     if packed is not None and not key:  # not begun
         key, parts = packed.order.key, packed.order.facts.get("ingredients", {})
-    if not key and packed is not None:
-        inputs = ", ".join(given.name for given in packed.inputs)
-        raise CacheError(
-            f"{call.known_as} is {call.state}: its key will be made from the results of its inputs ({inputs})"
-        )
-    return compared(partial(nearest, cache._directory), key or call.known_as, call.name, CallParts("this call", parts))
+    if not key:
+        raise CacheError(f"{call.known_as} {_why_without_key(call)}")
+    return compared(partial(nearest, cache._directory), key, call.name, CallParts("this call", parts))
+
+
+def _why_without_key(call: JobCallStatus) -> str:
+    """Return why a job that has not begun has no key, as a predicate."""
+    packed = call.call_file
+    inputs = "" if packed is None else f" ({', '.join(given.name for given in packed.inputs)})"
+    if call.state in ("failed", "cancelled"):
+        return f"has {call.state} before it began, so no key was made from the results of its inputs{inputs}"
+    return f"is {call.state}: its key will be made from the results of its inputs{inputs}"
 
 
 # ------------------------------------------------------------------ output
 
 
 def _as_object(found: Explanation) -> dict[str, Any]:
-    simple = {"key": found.key, "function": found.function, "hit": found.hit, "running": found.running}
+    simple = {name: getattr(found, name) for name in ("key", "function", "hit", "running", "refused")}
     nearest = None if found.nearest is None else found.nearest.key
     lists = {name: list(getattr(found, name)) for name in ("differences", "unfollowed", "missing")}
     return simple | {"nearest": nearest} | lists | {"diffs": found.diffs, "ingredients": dict(found.ingredients)}

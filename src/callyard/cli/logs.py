@@ -9,11 +9,12 @@ import argparse
 import sys
 from typing import NamedTuple
 
-from ..cache.entry import Entry
+from ..cache.inspect.find import SHORTEST, NoEntry
 from ..cache.output_log import read_log
+from ..events.event import Failure
 from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs, find_job_calls
+from ..jobs.spool import names
 from ..result_cache import Cache
-from ..utils.error_words import error_words
 from . import tables
 from .arguments import add_json, add_place, call_of, open_cache, print_json, split_some
 
@@ -48,7 +49,9 @@ def run(options: argparse.Namespace) -> int:
     """Print the logs."""
     directory, beginnings = split_some(options)
     cache = open_cache(options, directory)
-    found = [_log_of(cache, key) for key in beginnings or _failed(cache)]
+    found = [log_of(cache, key) for key in beginnings or _failed(cache)]
+    if not found and not options.json:
+        print(f"no failed calls in {cache.path}; of other calls name the keys", file=sys.stderr)
     if options.json:
         print_json(found[0]._asdict() if len(beginnings) == 1 else [each._asdict() for each in found])
     elif len(beginnings) == 1:
@@ -58,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"==> {each.function}, {tables.short(each.key)}, {each.state} <==")
             _print(each)
             print()
-    return 0 if any(each.text() for each in found) else 1
+    return 0 if not found or any(each.text() for each in found) else 1
 
 
 def _failed(cache: Cache) -> list[str]:
@@ -67,22 +70,26 @@ def _failed(cache: Cache) -> list[str]:
     return list(dict.fromkeys([*(entry.key for entry in cache if entry.state == "failed"), *jobs]))
 
 
-def _log_of(cache: Cache, beginning: str) -> CallLog:
-    running = _running(cache, beginning)
-    if running is not None:
-        return running
-    return log_of(call_of(cache, beginning))
-
-
-def log_of(call: Entry | JobCallStatus) -> CallLog:
-    """Return the log of a stored call, or of a job."""
+def log_of(cache: Cache, beginning: str) -> CallLog:
+    """Return the log of a call: of one that a process runs, of a stored one, of a job, or of one that was ended."""
+    try:
+        running = _running(cache, beginning)
+        if running is not None:
+            return running
+        call = call_of(cache, beginning)
+    except NoEntry:
+        left = _left(cache, beginning)
+        if left is None:
+            raise
+        return left
     if isinstance(call, JobCallStatus):
-        error, traceback = call.error or (None, None)
-        words = None if error is None else error_words(error)
-        return CallLog(call.known_as, call.name, call.state, call.log, traceback, words)
-    failure = call.failure
-    words = None if failure is None else f"{failure.error}: {failure.message}".removesuffix(": ")
-    return CallLog(call.key, call.function, call.state, call.log, call.traceback, words)
+        return CallLog(call.known_as, call.name, call.state, call.log, *_told(call.failure))
+    return CallLog(call.key, call.function, call.state, call.log, *_told(call.failure))
+
+
+def _told(failure: Failure | None) -> tuple[str | None, str | None]:
+    """Return the traceback and the error of a failure."""
+    return (None, None) if failure is None else (failure.traceback or None, failure.words)
 
 
 def _running(cache: Cache, beginning: str) -> CallLog | None:
@@ -95,6 +102,15 @@ def _running(cache: Cache, beginning: str) -> CallLog | None:
         return None
     state = "gone" if owner.state() == "gone" else "running"
     return CallLog(key, owner.name, state, read_log(cache._directory.log(key)), None)
+
+
+def _left(cache: Cache, beginning: str) -> CallLog | None:
+    """Return the output of a call without an entry, as it was cancelled while it ran; `prune` removes such output."""
+    keys = [name.removesuffix(".log") for name in names(f"{cache.path}/output")]
+    found = [key for key in keys if key.startswith(beginning)] if len(beginning) >= SHORTEST else []
+    if len(found) != 1:
+        return None
+    return CallLog(found[0], "a call", "ended without a result", read_log(cache._directory.log(found[0])), None)
 
 
 def _print(found: CallLog) -> None:

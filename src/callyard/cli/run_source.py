@@ -10,7 +10,7 @@ from ..events.call_record import RunRecord
 from ..report.runs import runs_at
 from ..utils import quantities
 from . import UsageError
-from .arguments import VARIABLE, from_environment, open_cache
+from .arguments import VARIABLE, open_cache
 
 __all__ = ["add_source", "the_run"]
 
@@ -25,7 +25,9 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 def the_run(options: argparse.Namespace) -> RunRecord:
     """Return the run that is meant; say on stderr which one of several."""
-    source = options.source if options.source is not None else from_environment()
+    source = options.source if options.source is not None else os.environ.get(VARIABLE)
+    if not source:
+        raise UsageError(f"which run? Name a file of events or the directory of a cache, or set {VARIABLE}")
     cache = open_cache(options, source) if os.path.isdir(source) else None
     runs = runs_at(source, cache)
     number = -1 if options.run is None else options.run

@@ -13,10 +13,12 @@ from typing import Any
 
 from ..cache.entry import Entry
 from ..errors import CacheError
+from ..events.event import Failure
 from ..jobs.list_job_calls import JobCallStatus, find_job_calls
 from ..result_cache import Cache
 from ..utils import quantities
 from ..utils.error_words import error_words
+from ..utils.shown_text import visible
 from . import tables
 from .arguments import add_json, add_place, call_of, open_cache, print_json, split
 from .list_calls import Row, row_of, row_of_job, rows_of_claims
@@ -82,7 +84,7 @@ def _as_object(entry: Entry) -> dict[str, Any]:
         "kwargs": _loaded(lambda: {name: repr(arg) for name, arg in entry.kwargs.items()}),
         "output": None if failed else _loaded(lambda: repr(entry.output)),
         "error": _loaded(lambda: repr(entry.error)) if failed else None,
-        "failure": _failure(entry),
+        "failure": entry.failure and _told(entry.failure),
         "traceback": entry.traceback,
         "arguments": entry.arguments,
         "inputs": entry.inputs,
@@ -99,6 +101,7 @@ def _as_object(entry: Entry) -> dict[str, Any]:
 
 def _job_as_object(call: JobCallStatus) -> dict[str, Any]:
     error, trace = call.error or (None, None)
+    failure = call.failure
     return row_of_job(call) | {
         "submitted": call.submitted,
         "job": call.job,
@@ -106,19 +109,19 @@ def _job_as_object(call: JobCallStatus) -> dict[str, Any]:
         "inputs": [given.name for given in call.inputs],
         "resources": call.folder.batch.resources,
         "error": error and _loaded(lambda: repr(error)),
+        "failure": failure and _told(failure),
         "traceback": trace,
         "log": call.folder.log(call.number),
     }
 
 
-def _failure(entry: Entry) -> dict[str, Any] | None:
-    failure = entry.failure
-    return None if failure is None else {name: told for name, told in vars(failure).items() if name != "traceback"}
+def _told(failure: Failure) -> dict[str, Any]:
+    return {name: told for name, told in vars(failure).items() if name != "traceback"}
 
 
 def _aligned(rows: Iterable[tuple[str, str]]) -> Iterator[str]:
     for name, shown in rows:
-        first, *others = shown.splitlines() or [""]
+        first, *others = visible(shown).rstrip("\n").split("\n")
         if shown:
             yield f"{name:10} {first}"
         yield from (" " * 11 + line for line in others)
@@ -147,9 +150,7 @@ def _rows(entry: Entry) -> Iterator[tuple[str, str]]:
     yield "inputs", ", ".join(f"{name} {tables.short(key)}" for key, name in entry.inputs.items())
     failure = entry.failure
     if failure is not None:
-        yield "error", f"{failure.error}: {failure.message}"
-        yield "ended by", failure.signal or ("" if failure.exit_code is None else f"exit code {failure.exit_code}")
-        yield "traceback", failure.traceback
+        yield from _rows_of_failure(failure)
         yield "runs again", "after `callyard retry`" if entry.answers else "when it is submitted again"
     else:
         yield "output", _loaded(lambda: tables.value(entry.output))
@@ -170,11 +171,15 @@ def _rows_of_job(call: JobCallStatus) -> Iterator[tuple[str, str]]:
     yield "arguments", call.arguments
     yield "inputs", ", ".join(given.name for given in call.inputs)
     yield "log", call.folder.log(call.number) if call.began is not None else ""
-    ended = call.error  # read from its file at each look
-    if ended is not None:
-        error, trace = ended
-        yield "error", tables.value(error)
-        yield "traceback", trace
+    failure = call.failure
+    if failure is not None:
+        yield from _rows_of_failure(failure)
+
+
+def _rows_of_failure(failure: Failure) -> Iterator[tuple[str, str]]:
+    yield "error", failure.words
+    yield "ended by", failure.signal or ("" if failure.exit_code is None else f"exit code {failure.exit_code}")
+    yield "traceback", "" if failure.traceback.strip() == failure.words else failure.traceback
 
 
 def _used(entry: Entry) -> str:

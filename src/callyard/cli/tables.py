@@ -11,6 +11,7 @@ from typing import Any
 
 from ..status.executor_status import short_key as short
 from ..utils import quantities
+from ..utils.shown_text import one_line
 
 __all__ = ["by_function", "fitted", "room", "short", "table", "total", "value", "when"]
 
@@ -39,6 +40,7 @@ def room() -> int | None:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: frozenset[str], elastic: str) -> str:
     """Return aligned columns, those in `right` to the right; on a narrow terminal the column `elastic` is cut."""
+    rows = [[one_line(text) for text in row] for row in rows]
     columns = list(zip(head, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]
     place, most = head.index(elastic), room()
@@ -86,5 +88,4 @@ def _cell(text: str, width: int, right: bool) -> str:
 
 def fitted(text: str, width: int | None) -> str:
     """Return a text as one line of at most `width` characters."""
-    text = " ".join(text.split())
-    return text if width is None or len(text) <= width else text[: width - 3] + "..."
+    return one_line(text, width)

@@ -13,6 +13,7 @@ from concurrent.futures import Future as StandardFuture
 from typing import Any
 
 _PLAIN = frozenset((int, float, complex, bool, str, bytes, bytearray, type(None), range, slice))
+_CONTAINERS = (list, tuple, dict, set, frozenset)
 _FUTURE_METHODS = ("add_done_callback", "cancelled", "done", "exception", "result")
 _future_types: dict[type, bool] = {StandardFuture: True}
 
@@ -36,94 +37,120 @@ def _looks_like_a_future(kind: type) -> bool:
 
 def find_futures(value: Any) -> list[Any]:
     """Return the futures in `value`, at any depth of lists, tuples, dicts, sets and dataclasses, each once."""
-    found: dict[int, Any] = {}
-
-    def note(future: Any) -> Any:
-        found[id(future)] = future
-        return future
-
-    replace_futures(value, note)
-    return list(found.values())
+    return [part for part in _visited(value) if is_future(part)]
 
 
 def replace_futures(value: Any, replacement: Callable[[Any], Any]) -> Any:
-    """Return `value` with `replacement(future)` for each future in it; containers without one stay the same objects."""
-    return _replace(value, replacement, {})
+    """Return `value` with `replacement(future)` for each future in it; containers without one stay the same objects.
+
+    What is there twice stays one, and what contains itself does so afterwards.
+    """
+    visited = _visited(value)
+    return _Replacement(visited, replacement).of(value) if any(map(is_future, visited)) else value
 
 
-# Containers with their replacements, by id. So a container with two references stays one object, and a container
-# inside itself is visited once. Keeping the container alive keeps its id valid.
-_Seen = dict[int, tuple[Any, Any]]
-
-
-def _replace(value: Any, new: Callable[[Any], Any], seen: _Seen) -> Any:
-    kind = type(value)
-    if kind in _PLAIN:
-        return value
-    if is_future(value):
-        return new(value)
-    if not (isinstance(value, (list, tuple, dict, set, frozenset)) or _is_dataclass(value)):
-        return value
-    if id(value) in seen:
-        return seen[id(value)][1]
-    seen[id(value)] = value, value
-    result = _replace_inside(value, new, seen)
-    seen[id(value)] = value, result
-    return result
+def _visited(value: Any) -> list[Any]:
+    """Return the futures and containers in `value`, each once; a loop, because structures may be deep."""
+    found, stack = {}, [value]
+    while stack:
+        part = stack.pop()
+        if type(part) in _PLAIN or id(part) in found:
+            continue
+        if is_future(part):
+            found[id(part)] = part
+        elif isinstance(part, _CONTAINERS) or _is_dataclass(part):
+            found[id(part)] = part
+            stack.extend(reversed(_parts(part)))
+    return list(found.values())
 
 
 def _is_dataclass(value: Any) -> bool:
     return dataclasses.is_dataclass(value) and not isinstance(value, type)
 
 
-def _replace_inside(value: Any, new: Callable[[Any], Any], seen: _Seen) -> Any:
-    if isinstance(value, dict):
-        pairs = [(_replace(k, new, seen), _replace(v, new, seen)) for k, v in value.items()]
-        same = all(k is k2 and v is v2 for (k, v), (k2, v2) in zip(value.items(), pairs, strict=True))
-        return value if same else _rebuilt_dict(value, pairs)
-    if isinstance(value, (list, tuple, set, frozenset)):
-        if set(map(type, value)) <= _PLAIN:  # the common large case, at the speed of C
+def _parts(container: Any) -> list[Any]:
+    parts: list[Any] = []
+    if isinstance(container, dict):
+        parts = [part for pair in container.items() for part in pair]
+    elif isinstance(container, _CONTAINERS) and not set(map(type, container)) <= _PLAIN:  # at the speed of C
+        parts = list(container)
+    return [*parts, *_fields(container).values()]
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass that are set, by name; none of another object."""
+    if not _is_dataclass(value):
+        return {}
+    names = [field.name for field in dataclasses.fields(value)]
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+
+
+class _Replacement:
+    """The copies of the containers from which a future can be reached, by their ids; all others stay themselves."""
+
+    def __init__(self, visited: list[Any], replacement: Callable[[Any], Any]) -> None:
+        self._new = replacement
+        self._copies: dict[int, Any] = {}
+        self._visited = visited  # alive, so that their ids stay valid
+        self._affected = _holders(visited)
+
+    def of(self, value: Any) -> Any:
+        if type(value) in _PLAIN:
             return value
-        items = [_replace(v, new, seen) for v in value]
-        same = all(a is b for a, b in zip(value, items, strict=True))
-        return value if same else _rebuilt(value, items)
-    changes = {}
-    for field in dataclasses.fields(value):
-        if hasattr(value, field.name):
-            old = getattr(value, field.name)
-            changed = _replace(old, new, seen)
-            if changed is not old:
-                changes[field.name] = changed
-    return _changed(value, changes) if changes else value
+        if is_future(value):
+            return self._new(value)
+        if id(value) not in self._affected:
+            return value
+        if id(value) not in self._copies:
+            # Noted before it is filled where that is possible, as it may contain itself.
+            if isinstance(value, (tuple, frozenset)):
+                items = [self.of(item) for item in value]
+                kind = type(value)
+                copied = kind._make(items) if hasattr(kind, "_make") else kind(items)  # a named tuple has _make
+                self._copies.setdefault(id(value), copied)  # perhaps an item contains it, and has made a copy
+            else:
+                self._copies[id(value)] = _empty(value)
+                self._fill(self._copies[id(value)], value)
+        return self._copies[id(value)]
+
+    def _fill(self, fresh: Any, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():  # one by one, as pickle does: a Counter would count, in `update`
+                fresh[self.of(key)] = self.of(item)
+        elif isinstance(value, (list, set)):
+            add = fresh.extend if isinstance(value, list) else fresh.update
+            add([self.of(item) for item in value])
+        for name, field in _fields(value).items():
+            object.__setattr__(fresh, name, self.of(field))  # the class may be frozen
 
 
-def _rebuilt_dict(old: dict[Any, Any], pairs: list[tuple[Any, Any]]) -> Any:
-    if type(old) is dict:
-        return dict(pairs)
-    fresh = copy.copy(old)  # keeps the factory of a defaultdict, and the attributes of a user's class
-    fresh.clear()
-    fresh.update(pairs)
-    return fresh
+def _holders(visited: list[Any]) -> set[int]:
+    """Return the ids of the containers from which a future can be reached."""
+    holders: dict[int, list[int]] = {}
+    for container in visited:
+        if not is_future(container):
+            for part in _parts(container):
+                holders.setdefault(id(part), []).append(id(container))
+    affected: set[int] = set()
+    reached = [id(part) for part in visited if is_future(part)]
+    while reached:
+        for holder in holders.get(reached.pop(), ()):
+            if holder not in affected:
+                affected.add(holder)
+                reached.append(holder)
+    return affected
 
 
-def _rebuilt(old: Any, items: list[Any]) -> Any:
-    kind = type(old)
-    if kind in (list, set) or not isinstance(old, (list, set)):
-        return kind._make(items) if hasattr(kind, "_make") else kind(items)  # a named tuple has _make
-    fresh: Any = copy.copy(old)  # keeps the attributes of a user's class
-    fresh.clear()
-    add = fresh.extend if isinstance(old, list) else fresh.update
-    add(items)
-    return fresh
-
-
-def _changed(old: Any, changes: dict[str, Any]) -> Any:
+def _empty(value: Any) -> Any:
+    """Return a new object of the same class without its content, with the attributes that are no fields."""
+    if type(value) in (list, dict, set):
+        return type(value)()
+    if isinstance(value, (list, dict, set)):
+        fresh = copy.copy(value)  # keeps the factory of a defaultdict, and the attributes of a user's class
+        fresh.clear()
+        return fresh
     # Not by dataclasses.replace, which would run __init__ and __post_init__ again, and refuses init=False fields.
-    fresh = object.__new__(type(old))
-    for field in dataclasses.fields(old):
-        if hasattr(old, field.name):
-            object.__setattr__(fresh, field.name, changes.get(field.name, getattr(old, field.name)))
-    for name, value in getattr(old, "__dict__", {}).items():
-        if name not in fresh.__dict__:
-            object.__setattr__(fresh, name, value)
+    fresh = object.__new__(type(value))
+    for name, attribute in getattr(value, "__dict__", {}).items():
+        object.__setattr__(fresh, name, attribute)
     return fresh

@@ -132,14 +132,14 @@ class RunRecord:
         """
         runs: dict[str, RunRecord] = {}
         last = ""  # for lines that do not name their run
-        with open(path, encoding="utf-8") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, 1):
                 if not line.endswith("\n"):
                     break
                 try:
                     run, event = from_line_of_run(line)
                 except ValueError as error:
-                    raise ValueError(f"{os.fspath(path)}, line {number}: {error}") from None
+                    raise ValueError(f"{os.fspath(path)} is no file of events: line {number} is {error}") from None
                 last = run or last
                 if event is not None:
                     runs.setdefault(last, cls()).apply(event)

@@ -33,8 +33,8 @@ class Failure:
 
     Attributes:
         error: the name of the exception's class.
-        message: the exception's text.
-        traceback: the worker's traceback; "" if there is none.
+        message: the exception's text; of more than 10,000 characters the first and the last.
+        traceback: the worker's traceback, likewise up to 50,000 characters; "" if there is none.
         exit_code: of the call's process, if that ended the call.
         signal: the name of the signal, as "SIGKILL", if one ended the call's process.
     """
@@ -44,6 +44,11 @@ class Failure:
     traceback: str = ""
     exit_code: int | None = None
     signal: str | None = None
+
+    @property
+    def words(self) -> str:
+        """Class and message, as "ValueError: no convergence"; only the class without a message."""
+        return f"{self.error}: {self.message}".removesuffix(": ")
 
 
 @dataclass(frozen=True)
@@ -183,8 +188,8 @@ def from_line_of_run(line: str) -> tuple[str, Event | None]:
         values = json.loads(line)
         cls, run = _CLASSES.get(values.pop("event")), values.get("run", "")
         return str(run), None if cls is None else cast("Event", _read(cls, values))
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"no line of events: {line[:80]!r}") from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"no line of events: {line.rstrip()[:80]!r}") from error
 
 
 def _filled(value: Any) -> dict[str, object]:

@@ -23,6 +23,7 @@ from ..status.call_status import PENDING_STATUS, CallStatus, ended_status, sente
 from ..utils.error_words import error_words
 from ..utils.locks import let_go, under
 from ..utils.public_names import public_names
+from ..utils.shown_text import one_line
 from . import unasked
 from .future_state import ENDED, FutureState
 from .lazy import DerivedResult, Lazy
@@ -231,6 +232,12 @@ class Future(FutureState[T]):
         if number is not None and not hasattr(self, "_failure"):
             self._failure = number
 
+    def failure_is_kept(self, directory: str) -> None:
+        """Note the cache that keeps the failure of this future."""
+        number = getattr(self, "_failure", None)
+        if number is not None:
+            unasked.kept(number, directory)
+
     def asked(self) -> None:
         """Declare that the user has the failure of this future, or never will have the future."""
         number = getattr(self, "_failure", None)
@@ -426,7 +433,7 @@ class Future(FutureState[T]):
         facts = [("State", state), ("Key", self.key or ""), ("Job", self.job_id or "")]
         error = self._exception
         if error is not None and error is not _STILL_PACKED:
-            facts.insert(1, ("Error", error_words(error)))
+            facts.insert(1, ("Error", one_line(error_words(error), 300)))
         return card(f"Future of {self.name}", facts)
 
     def __repr__(self) -> str:

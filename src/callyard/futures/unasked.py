@@ -18,9 +18,10 @@ from contextlib import suppress
 from itertools import count
 
 from ..utils.error_words import error_words
+from ..utils.shown_text import one_line
 from .lazy import Lazy
 
-__all__ = ["asked", "begin_silence", "end_silence", "forget_all", "note", "tell"]
+__all__ = ["asked", "begin_silence", "end_silence", "forget_all", "kept", "note", "tell"]
 
 _log = logging.getLogger("callyard")
 _KEPT = 20  # failures kept to be shown: of others only the name, as an error may hold large objects
@@ -30,6 +31,7 @@ _numbers = count()
 _silent: weakref.WeakSet[object] = weakref.WeakSet()  # executors whose workers were ended, until their own end
 _names: dict[int, str] = {}  # of the called functions, by number, the earliest first
 _failures: dict[int, Lazy | BaseException] = {}
+_places: dict[int, str] = {}  # the caches that keep failures, by number
 
 
 def note(name: str, failure: Lazy | BaseException) -> int:
@@ -41,16 +43,22 @@ def note(name: str, failure: Lazy | BaseException) -> int:
     return number
 
 
+def kept(number: int, directory: str) -> None:
+    """Note the cache that keeps a failure."""
+    if number in _names:
+        _places[number] = directory
+
+
 def asked(number: int) -> None:
     """Forget a failure, because a thread has asked for it."""
-    _names.pop(number, None)
-    _failures.pop(number, None)
+    for table in (_names, _failures, _places):
+        table.pop(number, None)
 
 
 def forget_all() -> None:
     """Forget all failures so far, because an exception tells of the trouble."""
-    _names.clear()
-    _failures.clear()
+    for table in (_names, _failures, _places):
+        table.clear()
 
 
 def begin_silence(executor: object) -> None:
@@ -67,18 +75,22 @@ def end_silence(executor: object) -> None:
 
 def tell() -> None:
     """Log one line about the failures that no thread has asked for, if there are any, and forget them."""
-    names, failures = _names.copy(), _failures.copy()
+    names, failures, places = _names.copy(), _failures.copy(), _places.copy()
     forget_all()
     if not names or _silent:
         return
+    import shlex  # here, because few programs end so
+
     first = min(names)
     what = "1 call of Callyard has failed, and its result was" if len(names) == 1 else (
         f"{len(names):,} calls of Callyard have failed, and their results were"
     )  # fmt: skip
     error = _as_text(failures.get(first))
+    logs = f", or see `callyard logs {shlex.quote(places[first])}`" if first in places else ""
     _log.warning(
-        "%s never asked for; the first: %r%s. Ask with future.result() or future.exception()", what, names[first], error
-    )
+        "%s never asked for; the first: %r%s. Ask with future.result() or future.exception()%s",
+        what, names[first], error, logs,
+    )  # fmt: skip
 
 
 def _as_text(failure: Lazy | BaseException | None) -> str:
@@ -87,8 +99,8 @@ def _as_text(failure: Lazy | BaseException | None) -> str:
     with suppress(Exception, SystemExit):  # from the user's code, which opens it
         error = failure if failure is None or isinstance(failure, BaseException) else failure.load()
         if error is not None:
-            text = f" raised {' '.join(error_words(error).split())}"
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+            text = f" raised {one_line(error_words(error), _LONGEST)}"
+    return text
 
 
 atexit.register(tell)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from ..serialize import definition_identity
 from .digest import combine, new_hash
@@ -27,6 +28,23 @@ __all__ = [
 ]
 
 PIECE = 1 << 20  # bytes read at once
+# s after its last change from which on a file is believed to be unchanged as long as its times are the same. Another
+# change in the same tick of a clock (of 10 ms in most kernels, of 2 s in some file systems) leaves no trace in these.
+_SETTLED = 3.0
+
+
+class _Seen(NamedTuple):
+    """A state of a file, with the name of its content.
+
+    Attributes:
+        since: when the state was seen first (s, monotonic).
+        settled: True if the content was read so long after that that it is the content of this state for good.
+    """
+
+    state: tuple[int, ...]
+    name: str
+    since: float
+    settled: bool
 
 
 class File(os.PathLike[str]):
@@ -56,9 +74,10 @@ class File(os.PathLike[str]):
 
     __slots__ = ("_path", "_seen")
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> None:
+        path = os.fsdecode(path)
         if not os.path.isfile(path):
-            name = f"File({os.fspath(path)!r})"
+            name = f"File({path!r})"
             if os.path.exists(path):
                 raise FileNotFoundError(f"{name}: it is no regular file; name files, as a list of them for a directory")
             raise FileNotFoundError(f"{name}: there is no such file on this computer")
@@ -66,7 +85,7 @@ class File(os.PathLike[str]):
 
     def _name(self, path: str) -> None:
         self._path = path
-        self._seen: tuple[tuple[int, ...], str] | None = None  # a state of the file, and the name of its content
+        self._seen: _Seen | None = None
 
     def __fspath__(self) -> str:
         return self._path
@@ -109,13 +128,21 @@ def content_name(file: File) -> str:
     with open(file, "rb") as opened:
         status = os.fstat(opened.fileno())
         state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-        if file._seen is None or file._seen[0] != state:
-            digest, size = new_hash(status.st_size), 0
-            while piece := opened.read(PIECE):
-                digest.update(piece)
-                size += len(piece)
-            file._seen = state, name_of_content(size, digest)
-    return file._seen[1]
+        seen, now = file._seen, time.monotonic()
+        since = now if seen is None or seen.state != state else seen.since
+        if seen is None or seen.state != state or not seen.settled:
+            # By both clocks, as that of a file server may be fast.
+            settled = time.time() - status.st_ctime > _SETTLED or now - since > _SETTLED
+            seen = file._seen = _Seen(state, _name_of_bytes(opened, status.st_size), since, settled)
+    return seen.name
+
+
+def _name_of_bytes(opened: BinaryIO, expected: int) -> str:
+    digest, size = new_hash(expected), 0
+    while piece := opened.read(PIECE):
+        digest.update(piece)
+        size += len(piece)
+    return name_of_content(size, digest)
 
 
 def name_of_content(size: int, digest: Any) -> str:

@@ -259,21 +259,22 @@ class CallStart(Frozen):
 
 
 class CallAgain(Frozen):
-    """The next attempt of a call that has raised `Again`, or whose job was lost with its node."""
+    """The next attempt of a call that has raised `Again`, or that was lost with its process or its node."""
 
     attempt: int  # its number; the first attempt was 1
     restarts: int  # of its job for the sake of the attempts
     arguments: bytes  # pickled, positional ones and keywords; b"" for those of the call itself
+    losses: int = 0  # of its process, in jobs of this batch; each counts for `restart_limit`
 
     @staticmethod
     def load(data: bytes) -> CallAgain:
         """Return the kept attempt. Damaged data raise several kinds of exceptions."""
         head, _, arguments = data.partition(b"\n")
-        attempt, restarts = map(int, head.split())
-        return CallAgain(attempt, restarts, arguments)
+        attempt, restarts, losses = map(int, head.split())
+        return CallAgain(attempt, restarts, arguments, losses)
 
     def dump(self) -> bytes:
-        return f"{self.attempt} {self.restarts}\n".encode() + self.arguments
+        return f"{self.attempt} {self.restarts} {self.losses}\n".encode() + self.arguments
 
 
 class CallOutcome(Frozen):
@@ -290,6 +291,7 @@ class CallOutcome(Frozen):
     attempts: int = 1  # runs so far; more than one after an `Again`
     number: int = 0
     usage: Usage | None = None  # of the last run
+    inherited: bool = False  # the failure is that of an input
 
     def dump(self) -> bytes:
         fields = {name: value for name, value in vars(self).items() if name not in ("failure", "usage")}

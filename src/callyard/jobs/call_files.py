@@ -132,12 +132,12 @@ class CallFiles(DirectoryFiles):
     def begin(self, number: int, begun: CallStart) -> None:
         self._write(f"{number}.begun", begun.replace(at=time.time()).dump())
 
-    def run_again(self, number: int, attempt: int, restarts: int, arguments: bytes) -> None:
-        """Keep the arguments of a call's next attempt; `restarts` of its job are for the sake of the attempts."""
-        self._write(f"{number}.again", CallAgain(attempt, restarts, arguments).dump())
+    def run_again(self, number: int, again: CallAgain) -> None:
+        """Keep the next attempt of a call."""
+        self._write(f"{number}.again", again.dump())
 
     def again(self, number: int) -> CallAgain | None:
-        """Return the kept attempt of a call that has raised `Again`; None for any other call."""
+        """Return the kept attempt of a call that runs again; None for any other call."""
         with suppress(FileNotFoundError):
             kept: CallAgain = self._parsed(f"{number}.again", CallAgain.load)
             return kept

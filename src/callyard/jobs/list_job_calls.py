@@ -8,8 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ..cache.directory import CacheDirectory
+from ..cache.entry import open_entry
+from ..cache.failures import describe
 from ..cache.messages import arguments_in
 from ..errors import CacheError, CallyardError
+from ..events.event import Failure
 from .batch import CallFile, CallInput
 from .call_files import follow_moves
 from .find_batches import folders, folders_by_age
@@ -54,7 +57,7 @@ class JobCallStatus:
 
     @property
     def inputs(self) -> list[CallInput]:
-        """The calls whose results this one takes; none once only the failure is kept."""
+        """The calls whose results this one takes; none of a call that has begun, once only the failure is kept."""
         packed = self.call_file
         return [] if packed is None else [given for given in packed.inputs if given.packed is None]
 
@@ -74,8 +77,21 @@ class JobCallStatus:
         return end.error() if end is not None and end.failure else None
 
     @property
+    def failure(self) -> Failure | None:
+        """The failure in words; the cache has those of an error whose class cannot be found here."""
+        ended = self.error  # read from its file at each look
+        if ended is None:
+            return None
+        with suppress(OSError, CacheError):
+            kept = open_entry(self.folder.home.failures, self.key).failure if self.key else None
+            if kept is not None:
+                return kept
+        error, text = ended
+        return Failure(**describe(error), traceback=text)
+
+    @property
     def call_file(self) -> CallFile | None:
-        """The call as its job reads it; None once only the failure is kept."""
+        """The call as its job reads it; None of a call that has begun, once only the failure is kept."""
         try:
             return CallFile.load(self.folder.call(self.number))
         except FileNotFoundError:

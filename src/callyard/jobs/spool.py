@@ -262,12 +262,18 @@ class BatchDirectory(CallFiles):
         return False
 
     def keep_failures(self) -> bool:
-        """Remove all but the output and the errors of failed calls; return False if there are none."""
+        """Remove all but the output and the errors of failed calls; return False if there are none.
+
+        The start of a call tells its arguments. A call that never began, because an input failed, has them only in
+        the file of all calls.
+        """
         kept = [number for number, what in self.news().items() if what == "seen"]
         ends = (f"{number}.end" for number in range(len(self.batch.calls)))
         wanted = {"batch", "job", *(f"job.{part.name}" for part in self.parts), *ends}
         for number in kept:
             wanted |= {f"{number}.seen", f"{number}.begun", os.path.basename(self.log(number))}
+            if not os.path.exists(f"{self.path}/{number}.begun"):
+                wanted.add("calls")
         for name in names(self.path):
             if kept and name not in wanted:
                 with suppress(OSError):

@@ -1,9 +1,9 @@
 """The successors of calls that cannot go on in their own job: batches that any process may submit.
 
-Two kinds of calls move to a successor. A call that has asked to be run again, or has lost its node and has a
-`restart_limit`, in a job that the scheduler does not start again, goes on with the arguments of its next attempt. A
-call that takes the result of a moved call goes after it: its own job waits for one that has ended, so the scheduler
-cancels it or starts it too early.
+Two kinds of calls move to a successor. A call that has asked to be run again, or was lost and has a `restart_limit`, in
+a job that the scheduler does not start again, goes on with the arguments of its next attempt. A call that takes the
+result of a moved call goes after it: its own job waits for one that has ended, so the scheduler cancels it or starts it
+too early.
 
 A successor has not been submitted. A process that waits for the call submits it, or `callyard resume`.
 """
@@ -36,8 +36,8 @@ def move_to_successor(folder: BatchDirectory, number: int, *, lost: bool = False
     kept = _next_attempt(folder, number, lost)
     if kept is None:
         return False
-    restarts = 0 if folder.asks_again(number) else 1
-    if _move_alone(folder, number, kept.replace(restarts=0), restarts=restarts):
+    restarts = kept.losses + (0 if folder.asks_again(number) else 1)
+    if _move_alone(folder, number, kept.replace(restarts=0, losses=0), restarts=restarts):
         _move_dependents(folder)
     return True
 
@@ -54,7 +54,8 @@ def _next_attempt(folder: BatchDirectory, number: int, lost: bool) -> CallAgain 
     kept = folder.again(number)
     if kept is not None and folder.asks_again(number):
         return kept
-    if not lost or folder.batch.restart_limit == 0:
+    losses = 0 if kept is None else kept.losses
+    if not lost or losses >= folder.batch.restart_limit:
         return None
     run = 0 if folder.begun(number) is None else 1  # its node may have been gone before
     return CallAgain(1 + run, 0, b"") if kept is None else kept.replace(attempt=kept.attempt + run)

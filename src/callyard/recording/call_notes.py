@@ -16,7 +16,7 @@ from ..events.usage import Usage
 from ..futures import Future, Lazy
 from ..futures.derived import ItemFuture, sources_of
 from ..system.exit_status import signal_name
-from ..utils.error_words import message_of
+from ..utils.shown_text import kept_message, kept_traceback
 
 __all__ = ["EndNote", "FutureNumbers", "bases_of", "failure_of", "note_of_end", "user_line"]
 
@@ -96,8 +96,8 @@ def failure_of(failure: Lazy | BaseException) -> Failure:
     ended_by = code if type(code) is int else None
     return Failure(
         type(error).__qualname__,
-        message_of(error),
-        _traceback(error),
+        kept_message(error),
+        kept_traceback(_traceback(error)),
         ended_by if ended_by is not None and ended_by >= 0 else None,
         None if ended_by is None or ended_by >= 0 else signal_name(-ended_by),
     )

@@ -41,6 +41,8 @@ class ProcessAnswer:
 def ask_all(ask: str, pid: int | None = None, **more: Any) -> list[ProcessAnswer]:
     """Ask all processes at once, or one of them, and wait for a second at most; remove the sockets of dead ones.
 
+    The answers come in the order of the processes.
+
     Raises:
         CallyardError: others may enter the directory of the sockets, so that no process listens there.
     """
@@ -58,7 +60,7 @@ def ask_all(ask: str, pid: int | None = None, **more: Any) -> list[ProcessAnswer
             number = name.partition("-")[0]
             if number.isdecimal() and pid in (None, int(number)) and _ask(directory, name, question, stack, selector):
                 waiting[name] = bytearray()
-        return list(_answers(selector, waiting))
+        return sorted(_answers(selector, waiting), key=lambda answer: answer.pid)  # each look in the same order
 
 
 def _ask(

@@ -21,6 +21,7 @@ from ..display.notebook_html import share_bar
 from ..events.call_record import CallRecord, CallState, RunRecord
 from ..utils.quantities import calls as counted_calls
 from ..utils.quantities import duration, memory_size
+from ..utils.shown_text import kept_traceback, one_line
 from ..version import VERSION
 from .call_graph import MOST_CALLS, nodes_and_edges
 from .graph_svg import STYLE, svg
@@ -31,6 +32,7 @@ __all__ = ["page", "remarks"]
 
 _MOST_FUNCTIONS = 100
 _MOST_FAILURES = 50
+_LONGEST_ERROR = 300  # characters
 
 
 def page(run: RunRecord, now: float) -> str:
@@ -157,10 +159,11 @@ def _failures(run: RunRecord, summary: RunSummary) -> str:
 
 def _failure(group: FailureGroup, rows: Mapping[int, int]) -> str:
     call, failure = group.first, group.first.failure
-    words = f"{failure.error}: {failure.message}" if failure is not None else "failed"
+    words = one_line(f"{failure.error}: {failure.message}", _LONGEST_ERROR) if failure is not None else "failed"
     often = f" ({len(group.calls):,} times)" if len(group.calls) > 1 else ""
     followers = f"<p>{counted_calls(group.followers)} that take the result failed for this reason.</p>"
-    trace = f"<pre>{escape(failure.traceback)}</pre>" if failure is not None and failure.traceback else ""
+    text = "" if failure is None else kept_traceback(failure.traceback)
+    trace = f"<pre>{escape(text)}</pre>" if text else ""
     some = ", ".join(_call_link(each, rows) for each in group.calls[:10])
     more = f" and {len(group.calls) - 10:,} more" if len(group.calls) > 10 else ""
     where = f", {'the first ' if len(group.calls) > 1 else ''}on {escape(call.host)}" if call.host else ""

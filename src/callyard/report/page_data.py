@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping
 from ..display.call_states import STATES
 from ..events.call_record import CallRecord, RunRecord
 from ..utils.quantities import duration
+from ..utils.shown_text import shortened
 from .lanes import Lane, lanes_of
 from .summary import RunSummary, asked_cores, asked_memory, time_of
 
 __all__ = ["asked_words", "page_data"]
 
 _STATES = list(STATES)
+_LONGEST_MESSAGE, _LONGEST_TRACEBACK = 1000, 8000  # characters: the page may show the failures of 10,000 calls
 
 
 class _Texts:
@@ -100,8 +102,8 @@ def _texts(calls: list[CallRecord], texts: _Texts) -> dict[str, list[object]]:
         "asked": (asked_words(call.asked) for call in calls),
         "gpus": (", ".join(call.usage.gpus) if call.usage else "" for call in calls),
         "error": (failure.error if failure else "" for failure in failures),
-        "message": (failure.message if failure else "" for failure in failures),
-        "traceback": (failure.traceback if failure else "" for failure in failures),
+        "message": (shortened(failure.message, _LONGEST_MESSAGE) if failure else "" for failure in failures),
+        "traceback": (shortened(failure.traceback, _LONGEST_TRACEBACK) if failure else "" for failure in failures),
         "exit": (failure.signal or (failure.exit_code is not None and f"exit code {failure.exit_code}") or ""
                  if failure else "" for failure in failures),
     }  # fmt: skip

@@ -8,10 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..cache.entry import Entry
-from ..cache.failures import describe
 from ..errors import CacheError, CallyardError
 from ..events.call_record import CallRecord, CallState, RunRecord
-from ..events.event import Failure
 from ..events.usage import Usage
 from ..jobs.list_job_calls import JobCallStatus, calls_of_jobs
 from ..result_cache import Cache
@@ -19,6 +17,7 @@ from ..utils.paths import expand
 
 __all__ = ["run_of_cache", "runs_at"]
 
+_WANTED = "name a file that an executor with events= has written, or the directory of a cache"
 _STATES: Mapping[str, CallState] = {  # of jobs
     "unsent": "waiting",
     "queued": "waiting",
@@ -51,8 +50,10 @@ def runs_at(source: str, cache: Cache | None = None) -> list[RunRecord]:
 def _read(path: Path) -> list[RunRecord]:
     try:
         runs = RunRecord.read(path)
-    except ValueError as error:  # also a file that is no text
-        raise CallyardError(f"this is no file of events: {error}") from None
+    except ValueError as error:
+        raise CallyardError(f"{error}; {_WANTED}") from None
+    except FileNotFoundError:
+        raise CallyardError(f"there is no {os.fspath(path)!r}: {_WANTED}") from None
     if not runs:
         raise CallyardError(f"there is no event in {path}")
     return runs
@@ -89,7 +90,5 @@ def _call_of_job(number: int, job: JobCallStatus) -> CallRecord:
     call = CallRecord(number, job.name, job.submitted, _STATES[job.state], asked=dict(job.folder.batch.resources))
     call.key, call.job_id, call.host = job.key or None, job.job, job.node
     call.started, call.ended = job.began, job.ended
-    if job.state == "failed" and job.error is not None:
-        error, text = job.error
-        call.failure = Failure(**describe(error), traceback=text)
+    call.failure = job.failure
     return call

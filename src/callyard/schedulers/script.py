@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from ..errors.suggestions import alternatives, nearest
 from ..resources import ALIASES, NAMES, Resources
+from ..utils.paths import expand
 
 __all__ = ["KNOWN", "VARIABLES", "job_script", "mebibytes", "minutes", "render", "variables", "variables_of"]
 
@@ -101,6 +103,9 @@ def variables(
 ) -> dict[str, Any]:
     """Return the values for a template: `VARIABLES`, and each resource by all its names; `time` in s."""
     keys = {name: getattr(resources, name) for name in NAMES}
+    for name in ("cwd", "error_log_file"):  # schedulers know no "~"
+        if keys[name] is not None:
+            keys[name] = expand(os.fspath(keys[name]))
     also = {theirs: keys[ours] for theirs, ours in ALIASES.items()}
     return {**resources.others, **keys, **also} | {
         "command": shlex.join(command),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import islice
-from types import FunctionType, MethodType
+from types import CoroutineType, FunctionType, GeneratorType, MethodType
 from typing import Any
 
 from .change_detection import EMPTY, content
@@ -40,8 +40,21 @@ def culprit(value: Any, path: str, fails: Fails) -> tuple[str, Any]:
 
 def where(value: Any, path: str, fails: Fails) -> str:
     """Return the words for the innermost unpicklable part, for the middle of a sentence; "" for `value` itself."""
-    deeper, part = culprit(value, path, fails)
-    return "" if part is value else f"{deeper} is {described(part)}: "
+    return place(value, *culprit(value, path, fails))
+
+
+def place(value: Any, path: str, part: Any) -> str:
+    """Return the words for the `culprit` of a value, for the middle of a sentence; "" for `value` itself."""
+    return "" if part is value else f"{path} is {described(part)}: "
+
+
+def instead(part: Any) -> str:
+    """Return the end of a sentence: an argument to pass in the place of an unpicklable one; "" where none is known."""
+    if getattr(type(part), "_asyncio_future_blocking", None) is not None:  # how asyncio knows its futures
+        return "; await it, and pass the result"
+    if isinstance(part, CoroutineType):
+        return "; await it, and pass the result, or run it inside the call with asyncio.run"
+    return "; pass list(...) of it" if isinstance(part, GeneratorType) else ""
 
 
 def described(part: Any) -> str:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from ..utils.error_words import error_words
 from ..utils.quantities import counted, duration
+from ..utils.shown_text import one_line
 
 __all__ = [
     "PENDING_STATUS",
@@ -124,13 +125,14 @@ def _words_of(awaits: tuple[Any, ...]) -> str:
     pending = unfinished(awaits)
     if not pending:
         return ""
-    others = f" and {counted(len(pending) - 1, 'other call')}" if len(pending) > 1 else ""
+    others = f"and {counted(len(pending) - 1, 'other call')}" if len(pending) > 1 else ""
     last, status, between = _followed(pending[0])
     first = f"for {_quoted(pending[0])}"
     if last is pending[0]:
-        return f"{first} ({brief(status)}){others}"
+        return f"{first} ({brief(status)}) {others}".rstrip()
     through = f", through {counted(between, 'other call')}," if between else ""
-    return f"{first}{others}, which waits{through} for {_quoted(last)} ({brief(status)})"
+    end = f"which waits{through} for {_quoted(last)} ({brief(status)})"
+    return ", ".join(filter(None, (first, end, others)))
 
 
 def _quoted(future: Any) -> str:
@@ -172,9 +174,8 @@ def _moment(seconds: float) -> str:
 def ended_status(state: str, value: object = None, error: BaseException | None = None) -> CallStatus:
     """Return the status of a call that has ended, with its result or its error if that is known."""
     if state == "failed":
-        text = "" if error is None else " ".join(error_words(error).split())
-        words = f"raised {text}" if text else "raised an exception"
-        return CallStatus(state, words if len(words) <= _LONGEST else f"{words[: _LONGEST - 3]}...")
+        text = "" if error is None else one_line(error_words(error), _LONGEST)
+        return CallStatus(state, f"raised {text}" if text else "raised an exception")
     if state == "finished":
         return CallStatus(state, f"returned {type(value).__name__}")
     return CallStatus(state, "was cancelled" if state == "cancelled" else "was in the cache")

@@ -156,7 +156,7 @@ class ExecutorStatus:
 
     def counts_in_words(self) -> str:
         """Return the numbers of calls as "2 running, 3 waiting"; "no calls so far" without any."""
-        found = [f"{self.count(state):,} {state}" for state in STATES if self.count(state)]
+        found = [f"{self.count(state):,} {_word(state)}" for state in self._states()]
         return ", ".join(found) or "no calls so far"
 
     def __str__(self) -> str:
@@ -167,7 +167,7 @@ class ExecutorStatus:
         if self.capacity:
             yield f"in use: {self.use_in_words()}"
         if len(self.calls) > 1:
-            yield from _table([("", *self._states()), *self._rows()])
+            yield from _table([("", *map(_word, self._states())), *self._rows()])
         for reason, number in self.waiting.most_common(_MOST_LINES):
             yield f"{calls(number)} {'waits' if number == 1 else 'wait'} {reason}"
         for call in self.running[:_MOST_LINES]:
@@ -204,7 +204,7 @@ class ExecutorStatus:
         """Return the status as HTML, for notebooks."""
         from html import escape  # here, because few programs show it
 
-        head = "".join(f"<th>{state}</th>" for state in ("", *self._states()))
+        head = "".join(f"<th>{word}</th>" for word in ("", *map(_word, self._states())))
         rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self._rows())
         lines = [f"in use: {self.use_in_words()}"] if self.capacity else []
         lines += [f"{calls(number)} {'waits' if number == 1 else 'wait'} {why}" for why, number in self.waiting.items()]
@@ -215,6 +215,14 @@ class ExecutorStatus:
             f'<div class="callyard-status"><b>{escape(self.executor)}</b><br>{escape(self.counts_in_words())}'
             f"<table><tr>{head}</tr>{rows}</table><ul>{listed}</ul></div>"
         )
+
+
+def _word(state: str) -> str:
+    """Return the word for a state, the same as in progress, reports and graphs."""
+    from ..display.call_states import STATES as LOOKS  # here, because few programs show it
+
+    look = LOOKS.get(state)  # type: ignore[call-overload]  # one that only a later version knows has none
+    return state if look is None else look.word
 
 
 def _place(call: RunningCall) -> str:

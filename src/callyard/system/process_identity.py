@@ -119,19 +119,25 @@ def _look(pid: int, start: int) -> State:
     """Return the state of the process with this number, in our namespace, that began at `start`."""
     if not 0 < pid < 1 << 31:  # a signal to 0 or less goes to many processes
         return "unknown"
-    try:
-        os.kill(pid, 0)  # /proc may hide the processes of others, this call does not
-    except ProcessLookupError:
+    if not _is_there(pid):
         return "gone"
-    except OSError:
-        pass  # alive, but another user's
     if not start:
         return "alive"  # the system does not tell the start of processes, so the number must do
     found = _read_stat(str(pid)) if _proc_is_ours() else None
-    if found is None:
-        return "unknown"  # hidden, or just ended
+    if found is None:  # hidden, or ended since the first look
+        return "unknown" if _is_there(pid) else "gone"
     began, ended = found
     return "alive" if began == start and not ended else "gone"
+
+
+def _is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # /proc may hide the processes of others, this call does not
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass  # it is another user's
+    return True
 
 
 def _proc_is_ours() -> bool:

@@ -10,7 +10,7 @@ def message_of(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:
-        return "(its message cannot be had)"
+        return "<exception str() failed>"  # as in a traceback
 
 
 def error_words(error: BaseException) -> str:

@@ -47,8 +47,8 @@ def dump_error(error: BaseException, text: str) -> bytes:
     raise AssertionError("a description of strings can be pickled")  # pragma: no cover
 
 
-def unpicklable_result(value: Any, error: Exception) -> Exception:
-    """Return the error for a result of a call that cannot be pickled."""
+def unpicklable_result(name: str, value: Any, error: Exception) -> Exception:
+    """Return the error for a result that cannot be pickled, of a call of the function with this name."""
     from ..errors import UnpicklableCall  # here, because few workers need this slow import
 
     within, instead = "", ""
@@ -62,7 +62,7 @@ def unpicklable_result(value: Any, error: Exception) -> Exception:
 
         within = where(value, "result", lambda part: not _returns(part))
     kind = type(value).__qualname__
-    return UnpicklableCall(f"the result, of type {kind}, cannot be sent back: {within}{error}{instead}")
+    return UnpicklableCall(f"the result of {name!r}, of type {kind}, cannot be sent back: {within}{error}{instead}")
 
 
 def unpicklable_again(again: BaseException, error: Exception) -> Exception:

@@ -16,7 +16,7 @@ import time
 
 from ..cache.claims import Claim, Claims
 from ..cache.directory import CacheDirectory
-from ..errors import CacheError, CallyardError, OutOfMemory, SchedulerError, TimeLimitExceeded, VersionMismatch
+from ..errors import CallyardError, SchedulerError, VersionMismatch
 from ..jobs.batch import CallFile, CallOutcome, CallStart
 from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
@@ -40,7 +40,7 @@ from ..version import VERSION
 from .current_call import running
 from .job_call import load_for, make_call  # here, so that all calls of the job share the loaded modules
 from .job_log import JobLog
-from .job_outcome import UNWRITTEN, failed, job_id, node_name, printed, who, write_down
+from .job_outcome import UNWRITTEN, error_of_loss, failed, job_id, node_name, printed, who, write_down
 from .job_signals import JobSignals
 from .usage_meter import UsageMeter
 
@@ -155,8 +155,14 @@ class Job:
             load_for(call_file)
             reason, code = self._run(number, call_file)
             end = self.folder.ended(number)
-            while end is None and self._asks_again(number, code):
-                if self._goes_on_here(number):
+            while end is None:
+                if self._asks_again(number, code):
+                    least = 0.0
+                elif reason is None and self._makes_up(number, call_file, code):
+                    least = call_file.run_time or 0.0
+                else:
+                    break
+                if self._goes_on_here(number, least):
                     reason, code = self._run(number, call_file)
                 end = self.folder.ended(number)
             if end is None or reason is not None or code:  # otherwise the call has released the claim itself
@@ -165,8 +171,8 @@ class Job:
                 return end
             if reason is None and self.signals.stopped:  # the scheduler knows the reason
                 os._exit(_STOPPED)
-            error = self._loss(number, call_file, reason, code)
-        return self._write_down(number, failed(error, usage=self._usage()))
+            error = error_of_loss(self.folder, number, call_file, reason, code, self.attempt)
+        return self._write_down(number, failed(error, usage=self._usage()).replace(attempts=self.attempt))
 
     def _write_down(self, number: int, end: CallOutcome) -> CallOutcome:
         if not write_down(self.folder, number, end):
@@ -181,14 +187,26 @@ class Job:
         before, self.attempt = self.attempt, 1 if kept is None else kept.attempt
         return self.attempt > before
 
-    def _goes_on_here(self, number: int) -> bool:
-        """Return True if there is time for another attempt here; otherwise ask for another start, and end this job.
+    def _makes_up(self, number: int, call_file: CallFile, code: int) -> bool:
+        """Return True if a call that has lost its process runs again, as its `restart_limit` says."""
+        if code == UNWRITTEN or self.signals.stopped or self.folder.batch.restart_limit == 0:
+            return False
+        from .job_again import keep_loss  # here, because most calls end well
+
+        if not keep_loss(self.folder, number, self.attempt):
+            return False
+        self._release_claim(number, call_file)
+        self.attempt += 1
+        return True
+
+    def _goes_on_here(self, number: int, least: float) -> bool:
+        """Return True if `least` seconds are left for another attempt here; else ask for a new start, and end this job.
 
         If the scheduler refuses, the call goes on in a job of its own, which others submit. Return False then; the
         outcome is written.
         """
         ends, now = current_job().ends, time.time()
-        if not self.signals.stopped and self.signals.warned is None:
+        if not self.signals.stopped and self.signals.warned is None and (ends is None or now + least <= ends):
             return True
         from .job_again import expect_restart, requeue
 
@@ -219,16 +237,17 @@ class Job:
                 f"Python {batch.python} with callyard {batch.callyard}: choose the same with python= and setup="
                 f"{printed(self.folder, number)}"
             )
-        restarts = current_job().restarts or 0
         kept = self.folder.again(number)
         self.attempt = 1 if kept is None else kept.attempt
-        restarts -= 0 if kept is None else kept.restarts
-        # Slurm also starts a job again whose node was gone before the job began there; then the call has not run.
-        if restarts > batch.restart_limit and self.folder.begun(number) is not None:
-            from ..errors import NodeFailure
+        if not current_job().restarts or self.folder.begun(number) is None:
+            # Slurm also starts a job again whose node was gone before the job began there; then the call has not run.
+            return None
+        from ..errors import NodeFailure
+        from .job_again import losses
 
+        if (lost := losses(kept)) > batch.restart_limit:
             return NodeFailure(
-                f"{self._name(number)} was started again {restarts} times, which is more than its restart_limit of "
+                f"{self._name(number)} was started again {lost} times, which is more than its restart_limit of "
                 f"{batch.restart_limit}{printed(self.folder, number)}"
             )
         return None
@@ -282,23 +301,6 @@ class Job:
 
         self.limits = self.limits or Limits(os.getpid())
         self.limits.watch(self.pid, deadline, call_file.memory, "run_time")
-
-    def _loss(self, number: int, call_file: CallFile, reason: str | None, code: int) -> CallyardError:
-        """Return the error of a call whose process has ended without an outcome."""
-        from ..system.exit_status import how_it_ended, too_long, too_much_memory  # here, because most calls end well
-
-        name = self._name(number)
-        if reason == "run_time":
-            return TimeLimitExceeded(too_long(name, call_file.run_time or 0) + printed(self.folder, number))
-        if reason == "memory":
-            return OutOfMemory(too_much_memory(name, call_file.memory) + printed(self.folder, number))
-        if code == UNWRITTEN:
-            return CacheError(f"{name} could not write down how it ended{printed(self.folder, number)}")
-        from ..errors import WorkerLost  # here, because this loads much, and most calls end well
-
-        error = WorkerLost(f"{name} lost its process, which {how_it_ended(code)}{printed(self.folder, number)}")
-        error.exitcode = code
-        return error
 
     def _become_call(self, parent: int, number: int, call_file: CallFile, deadline: float | None) -> NoReturn:
         os.setsid()

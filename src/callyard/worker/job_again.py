@@ -1,8 +1,9 @@
-"""A call of a job that has raised `Again`: the arguments lie in the directory of the batch until the call has ended.
+"""A call of a job that runs again: the next attempt lies in the directory of the batch until the call has ended.
 
-The same job runs the call again, at once, unless the job has been told of its end. Otherwise the next start of the job
-goes on with these arguments. The scheduler starts a job again after a preemption or the loss of a node; for a job with
-little time left, this module asks for a new start.
+A call runs again with other arguments after it has raised `Again`, and with the same after the loss of its process, as
+its `restart_limit` says. The same job does this, at once, unless the job has been told of its end, or has too little
+time left. Otherwise the next start of the job makes the attempt. The scheduler starts a job again after a preemption or
+the loss of a node; for a job with little time left, this module asks for a new start.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import subprocess
 
 from ..errors import SchedulerError
+from ..jobs.batch import CallAgain
 from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
 from ..serialize.function_registry import dumps
@@ -30,15 +32,33 @@ def keep_arguments(folder: CallFiles, number: int, again: Again, attempt: int) -
         arguments = dumps((again.args, again.kwargs))
     except Exception as error:
         raise unpicklable_again(again, error) from error
-    before = folder.again(number)
-    folder.run_again(number, attempt + 1, 0 if before is None else before.restarts, arguments)
+    folder.run_again(number, _kept(folder, number, attempt).replace(attempt=attempt + 1, arguments=arguments))
+
+
+def keep_loss(folder: CallFiles, number: int, attempt: int) -> bool:
+    """Write down the next attempt of a call that has lost its process; return False if its losses reach the limit."""
+    kept = _kept(folder, number, attempt)
+    if losses(kept) >= folder.batch.restart_limit:
+        return False
+    folder.run_again(number, kept.replace(attempt=attempt + 1, losses=kept.losses + 1))
+    return True
+
+
+def losses(kept: CallAgain | None) -> int:
+    """Return how often a call was lost so far: with its process, or with its job, as far as the scheduler tells."""
+    restarts = current_job().restarts or 0
+    return restarts if kept is None else restarts - kept.restarts + kept.losses
+
+
+def _kept(folder: CallFiles, number: int, attempt: int) -> CallAgain:
+    return folder.again(number) or CallAgain(attempt, 0, b"")
 
 
 def expect_restart(folder: CallFiles, number: int) -> None:
     """Note that the next start of the job is for the sake of this call, and does not count as a loss."""
     kept = folder.again(number)
     if kept is not None:
-        folder.run_again(number, kept.attempt, kept.restarts + 1, kept.arguments)
+        folder.run_again(number, kept.replace(restarts=kept.restarts + 1))
 
 
 def requeue() -> None:

@@ -24,7 +24,7 @@ from ..system.processes import leave_quickly
 from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, NoReturn, Sequence, suppress
 from .current_call import Again, running
 from .job_log import settle
-from .job_outcome import UNWRITTEN, InputFailed, InputMoved, failed, printed, who, write_down
+from .job_outcome import UNWRITTEN, InputFailed, InputMoved, RankLost, failed, printed, who, write_down
 from .process_state import ProcessState, end_forks
 from .usage_meter import UsageMeter
 
@@ -58,7 +58,7 @@ def make_call(folder: CallFiles, number: int, call_file: CallFile, begun: CallSt
     try:
         end = _made(folder, number, call_file, begun)
     except InputFailed as inherited:
-        end = CallOutcome("failed", failure=inherited.failure)
+        end = CallOutcome("failed", failure=inherited.failure, inherited=True)
     except InputMoved as moved:
         from ..jobs.spool import BatchDirectory
         from ..jobs.successor import move_after
@@ -103,7 +103,7 @@ def _made(folder: CallFiles, number: int, call_file: CallFile, begun: CallStart)
     try:
         folder.begin(number, begun.replace(key=order.key, ingredients=order.facts.get("ingredients", {})))
     except OSError as error:
-        problem = CacheError(f"was not run, because nothing can be written to {folder.path}: {error.strerror}")
+        problem = CacheError(f"the call was not run, because nothing can be written to {folder.path}: {error.strerror}")
         raise _told(problem, folder, number) from error
     data, waits = call_file.data, None
     while True:
@@ -237,6 +237,11 @@ def _raised(
     """Return the outcome of a call that has raised an exception; None if it asks for another attempt."""
     if isinstance(error, Again):
         return _again(folder, number, run, error)
+    if isinstance(error, RankLost):
+        if not running.ended_from_outside and _makes_up(folder, number):
+            run.release()  # last: its next owner looks for the next attempt first
+            return None
+        error = error.error
     text = _trace(error)
     if running.ended_from_outside:  # the process of the job, or the scheduler, knows the reason
         run.release()
@@ -282,6 +287,13 @@ def _again(folder: CallFiles, number: int, run: CachedRun, error: Again) -> Call
     return end
 
 
+def _makes_up(folder: CallFiles, number: int) -> bool:
+    """Return True if a call that has lost a rank runs again, as its `restart_limit` says."""
+    from .job_again import keep_loss
+
+    return keep_loss(folder, number, running.attempt)
+
+
 def _trace(error: BaseException) -> str:
     from .exceptions import traceback_text
 
@@ -299,7 +311,8 @@ def _named(error: BaseException, folder: CallFiles, number: int, call_file: Call
 
 def _told(error: Exception, folder: CallFiles, number: int) -> Exception:
     """Return an error of ours with the name of the call, the job and the log."""
-    return type(error)(f"{who(folder.batch.calls[number].name)} {error}{printed(folder, number)}")
+    call = who(folder.batch.calls[number].name).removesuffix(",")
+    return type(error)(f"{call}: {error}{printed(folder, number)}")
 
 
 def _opened(folder: CallFiles, number: int, data: Sequence[StoredPickle], inputs: Sequence[Any]) -> Any:
@@ -346,7 +359,7 @@ def _why_not_stored(value: Any, order: RunRequest, problem: str) -> CallyardErro
     try:
         dumps(value)
     except Exception as error:
-        return unpicklable_result(value, error)  # type: ignore[return-value]
+        return unpicklable_result(order.name, value, error)  # type: ignore[return-value]
     return CacheError(f"the result of {order.name!r} could not be stored in {order.directory}: {problem}")
 
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 
-from ..errors import JobLost
+from ..errors import CacheError, CallyardError, JobLost, OutOfMemory, TimeLimitExceeded
 from ..events.usage import Usage
-from ..jobs.batch import CallOutcome
+from ..jobs.batch import CallFile, CallOutcome
 from ..jobs.call_files import CallFiles
 from ..schedulers.job_environment import current_job
 from ..utils.error_words import error_words
+from ..utils.lite_stdlib import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..errors import WorkerLost
 
 __all__ = [
     "UNWRITTEN",
     "InputFailed",
     "InputMoved",
+    "RankLost",
+    "error_of_loss",
     "failed",
     "inherited",
     "job_id",
@@ -32,6 +38,13 @@ class InputFailed(Exception):  # not an error of its own, but the carrier of ano
 
     def __init__(self, failure: bytes) -> None:
         self.failure = failure
+
+
+class RankLost(Exception):  # likewise
+    """The loss of a rank before it had a result; the call may run again."""
+
+    def __init__(self, error: WorkerLost) -> None:
+        self.error = error
 
 
 class InputMoved(Exception):  # not an error, but a reason to begin later
@@ -70,6 +83,31 @@ def failed(error: BaseException, text: str = "", key: str = "", usage: Usage | N
 
     words = text or f"{error_words(error)}\n"
     return CallOutcome("failed", key, failure=dump_error(error, words), usage=usage)
+
+
+def error_of_loss(
+    folder: CallFiles, number: int, call_file: CallFile, reason: str | None, code: int, attempt: int
+) -> CallyardError:
+    """Return the error of a call whose process has ended without an outcome, in this attempt.
+
+    `reason`: "run_time" or "memory" if a limit was the cause.
+    """
+    from ..system.exit_status import how_it_ended, too_long, too_much_memory  # here, because most calls end well
+
+    name, log = who(folder.batch.calls[number].name), printed(folder, number)
+    if reason == "run_time":
+        return TimeLimitExceeded(too_long(name, call_file.run_time or 0) + log)
+    if reason == "memory":
+        return OutOfMemory(too_much_memory(name, call_file.memory) + log)
+    if code == UNWRITTEN:
+        return CacheError(f"{name} could not write down how it ended{log}")
+    from ..errors import WorkerLost  # here, because this loads much, and most calls end well
+
+    limit = folder.batch.restart_limit
+    runs, advice = (f" (run {attempt})", "") if limit else ("", "; restart_limit=1 would run such a call again")
+    error = WorkerLost(f"{name} lost its process{runs}, which {how_it_ended(code)}{advice}{log}")
+    error.exitcode = code
+    return error
 
 
 def write_down(folder: CallFiles, number: int, end: CallOutcome) -> bool:

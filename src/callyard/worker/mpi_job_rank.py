@@ -49,7 +49,7 @@ from .current_call import DEADLINE, WARN_BEFORE, Again, running
 from .exceptions import dump_error, traceback_text, unpicklable_again, unpicklable_result, words_of_some_again
 from .initializer import Initialized
 from .job_inputs import inputs_of, load_call
-from .job_outcome import node_name
+from .job_outcome import RankLost, node_name
 from .mpi_rank import gpus_by_local_rank, rank_in
 from .rank_end import TERM, WARNING, RankEnd, keep_in_thread
 
@@ -62,7 +62,7 @@ _LOOK, _LOOK_FAR = 0.25, 2.0  # s between two looks at `told`: of ranks on one n
 
 
 def value_of_ranks(folder: CallFiles, number: int, call_file: CallFile, apart: bool) -> list[Any]:
-    """Return the results of all ranks, or raise the error of the first that failed."""
+    """Return the results of all ranks, or raise the error of the first that failed; `RankLost` for one that is gone."""
     call_file, place = _with_launcher(call_file), f"{folder.path}/{number}.ranks"
     shutil.rmtree(place, ignore_errors=True)  # from an earlier start of this job
     try:
@@ -229,7 +229,7 @@ def _result(path: str, rank: int, call_file: CallFile, code: int) -> Any:
             f"its launcher {how_it_ended(code)}"
         )
         error.exitcode = code
-        raise error from None
+        raise RankLost(error) from None
 
 
 def main() -> None:
@@ -307,7 +307,7 @@ def _returned(folder: CallFiles, call_file: CallFile, apart: bool, again: bytes 
     try:
         return dumps(value)
     except Exception as error:
-        raise unpicklable_result(value, error) from error
+        raise unpicklable_result(call_file.order.name, value, error) from error
 
 
 def _bytes(path: str) -> bytes:

@@ -44,7 +44,7 @@ from ..transport.frames import (
 from ..transport.result_log import ROOM, ResultLog
 from .call_context import arranged
 from .call_request import Request
-from .current_call import Again, running
+from .current_call import Again, name_of, running
 from .exceptions import (
     encode_error,
     traceback_text,
@@ -76,6 +76,7 @@ class Server:
         self.segments = SegmentPool()
         self.packer = Packer(self.segments, to_driver=True)
         self.functions: dict[int, LoadedFunction | UnloadableFunction] = {}
+        self.unloaded: dict[int, bytes] = {}  # functions without a call so far
         self.initialized = Initialized()
         self.loans = LentBuffers()  # results that others still use
         self.unused: deque[int] = deque()  # segments of others without a user here
@@ -155,14 +156,12 @@ class Server:
             multiprocessing.current_process().authkey = key
 
     def define(self, sequence: int, number: int, flags: int, body: bytes) -> None:
-        try:
-            self.functions[number] = LoadedFunction(body)
-        except BaseException as error:  # each call of the function fails with the error
-            self.functions[number] = UnloadableFunction(error)
+        self.unloaded[number] = body
 
     def forget(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         for gone in pickle.loads(body):
             self.functions.pop(gone, None)
+            self.unloaded.pop(gone, None)
 
     def free(self, sequence: int, number: int, flags: int, body: bytes) -> None:
         self.loans.returned(pickle.loads(body))
@@ -179,6 +178,8 @@ class Server:
         request = Request.read(body, self.undescribe) if flags & PACKED else None
         if not runs:
             return
+        if self.unloaded:
+            self.load_function(number)
         started = perf_counter()
         order = request.options.pop(ORDER, None) if request is not None else None
         self.meter = meter = None
@@ -213,6 +214,18 @@ class Server:
             # This process is about to end, so no result may wait here.
             self.flush()
         running.end()
+
+    def load_function(self, number: int) -> None:
+        """Load the function of the call that has just begun: if that takes too long, or ends this process, it counts.
+
+        Its time is not that of the call.
+        """
+        data = self.unloaded.pop(number, None)
+        if data is not None:
+            try:
+                self.functions[number] = LoadedFunction(data)
+            except BaseException as error:  # each call of the function fails with the error
+                self.functions[number] = UnloadableFunction(error)
 
     def failed(self, error: BaseException, number: int, sequence: int) -> None:
         """Send the exception of the call; if the call was told to end, only end this process, as others tell why."""
@@ -291,7 +304,8 @@ class Server:
         try:
             return self.packer.pack(value)
         except Exception as error:
-            raise unpicklable_result(value, error) from error
+            error.__context__ = None  # the error of the first attempt, which is the same
+            raise unpicklable_result(name_of(running.function), value, error) from error
 
     def done(self, started: float) -> None:
         self.last_call = perf_counter() - started

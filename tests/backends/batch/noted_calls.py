@@ -13,6 +13,8 @@ from typing import Any, NoReturn
 from gate import Gate
 from this_machine import until
 
+import callyard
+
 
 def note(journal: str, word: object) -> None:
     descriptor = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -49,6 +51,13 @@ def failing(journal: str, word: str) -> NoReturn:
     raise ValueError(word)
 
 
+def failing_without(journal: str, path: str, word: str) -> str:
+    note(journal, word)
+    if not os.path.exists(path):
+        raise ValueError(word)
+    return word
+
+
 def failing_late(journal: str, gate: Gate, word: str) -> NoReturn:
     note(journal, word)
     gate.hold()
@@ -66,6 +75,21 @@ def killed(journal: str, word: str) -> NoReturn:
     note(journal, word)
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
+
+
+def dying(journal: str, times: int, rank: int | None = None) -> int:
+    """Lose the process in the first attempts, of all ranks or of this one; return the number of the attempt."""
+    if rank is not None:
+        from mpi4py import MPI
+
+        if MPI.COMM_WORLD.Get_rank() != rank:
+            return MPI.COMM_WORLD.bcast(0, rank)
+    call = callyard.current()
+    assert call is not None
+    note(journal, call.attempt)
+    if call.attempt <= times:
+        os._exit(7)
+    return call.attempt if rank is None else MPI.COMM_WORLD.bcast(call.attempt, rank)
 
 
 def overlapping(journal: str, value: int) -> int:

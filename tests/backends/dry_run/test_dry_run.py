@@ -211,7 +211,7 @@ def test_the_status_counts_what_is_planned(results: Path) -> None:
         status = ex.status()
         ex.plan()
     assert status.calls == {"relax": {"cached": 1, "planned": 1}, "pair": {"planned": 1}}
-    assert "2 planned, 1 cached" in str(status)
+    assert "2 to compute, 1 remembered" in str(status)
 
 
 def test_the_same_call_twice(results: Path) -> None:

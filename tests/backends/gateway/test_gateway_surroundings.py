@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from cluster import Cluster
 from gate import Gate, until
+from local_daemons import TestedDaemon
 from relay import Relay
 from sshd import Server
 
@@ -68,6 +69,21 @@ def test_clocks_that_differ(
             first = executor.submit(abs, -3)
             assert executor.submit(pow, first, 2, resource_dict={"run_time": 60}).result(PATIENCE) == 9
     assert first.cached is (None if cache is None else True)
+
+
+def test_paths_below_the_home_there(sshd: Server, daemon: TestedDaemon) -> None:
+    """Of a computer with other homes than this one; start-up files and `setup` may have gone elsewhere."""
+    name = sshd.account("homely")
+    home = sshd.directory / name
+    host = sshd.host(name, directory="work", setup=["cd /", *setup_for({"CALLYARD_DAEMON": str(daemon.directory)})])
+    for detached in (False, True):
+        with Executor(backend=Local(detached=detached, host=host)) as executor:
+            asked = {"cwd": "~/runs", "error_log_file": "~/errors"}
+            assert executor.submit(os.getcwd).result(PATIENCE) == str(home / "work")
+            assert executor.submit(os.getcwd, resource_dict=asked).result(PATIENCE) == str(home / "runs")
+            with pytest.raises(ValueError, match="invalid literal"):
+                executor.submit(int, "x", resource_dict=asked).result(PATIENCE)
+    assert (home / "errors").read_text().count("invalid literal") == 2
 
 
 # ------------------------------------------------------------------ connections

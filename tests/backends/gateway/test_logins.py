@@ -130,6 +130,9 @@ def test_the_answer_is_behind_its_mark() -> None:
         ("ssh: connect to host h port 22: Connection timed out", True),
         ("Timeout, server h not responding.", True),
         ("kex_exchange_identification: Connection closed by remote host", True),
+        ("ssh: connect to host h port 22: Network is down", True),
+        ("ssh_dispatch_run_fatal: Connection to 127.0.0.1 port 22: message authentication code incorrect", True),
+        ("cat: /etc/motd: Permission denied\nConnection reset by 127.0.0.1 port 22", True),  # a start-up file's words
         ("me@h: Permission denied (publickey).", False),
         ("Host key verification failed.", False),
         ("@@@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @@@\nHost key verification failed.", False),
@@ -139,6 +142,12 @@ def test_what_passes_by_itself(words: str, passes: bool) -> None:
     found = refusal_of(words, 255, "h")
     assert found.passes is passes
     assert "no connection to h" in found.sentence
+
+
+def test_the_words_of_the_shell_there_are_not_those_of_ssh() -> None:
+    found = refusal_of("exec: /tmp: Permission denied (publickey).", 126, "h")
+    assert "the shell there ended with status 126 before Python began; it wrote: exec: /tmp" in found.sentence
+    assert "no connection to h: ssh failed" in refusal_of("", -9, "h").sentence  # it was killed here
 
 
 @pytest.mark.parametrize("destination", ["", "-oProxyCommand=x", "two words", None])

@@ -423,7 +423,7 @@ def test_arguments_and_results_that_cannot_be_sent(pair: Executor) -> None:
 
         return rank_of, threading.Lock()
 
-    with pytest.raises(callyard.UnpicklableCall, match="the result, of type tuple"):
+    with pytest.raises(callyard.UnpicklableCall, match="the result of 'give', of type tuple"):
         pair.submit(give).result()
     assert pair.submit(rank_of).result() == [(0, 2), (1, 2)]
 

@@ -100,6 +100,8 @@ class EarlierBatches:
         if outcome is None:
             return bool(directory.batch) and directory.is_whole() and not self._is_doomed(call, directory)
         if outcome.state == "failed":
+            if outcome.inherited and not any(map(self._has_failed, call.inputs)):
+                directory.received(call.number)  # with the failure of the input, which now has a result, or runs again
             return directory.news().get(call.number) == "end"
         return outcome.state == "finished" and self._has_result(outcome)
 
@@ -111,6 +113,13 @@ class EarlierBatches:
             return True  # this input is about to be submitted again
         inputs = CallFile.load(directory.call(call.number)).inputs
         return not all(self._may_come(given.token, given.number) for given in inputs if given.token)
+
+    def _has_failed(self, given: object) -> bool:
+        """Return True if an input is a call with a failure that has been attached to."""
+        if not isinstance(given, InputSource) or given.call.directory is None:
+            return False
+        _, _, outcome = follow_moves(self._home, given.call.directory.token, given.call.number)
+        return outcome is not None and outcome.state == "failed"
 
     def _may_come(self, token: str, number: int) -> bool:
         """Return True if the result of a submitted call is there or can come."""

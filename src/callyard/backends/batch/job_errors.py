@@ -146,5 +146,5 @@ def dependency_failed(directory: BatchDirectory, number: int) -> CallOutcome | N
     for given in call_file.inputs:
         end = follow_moves(directory.home, given.token, given.number)[2] if given.token else None
         if end is not None and end.state != "finished":
-            return CallOutcome("failed", failure=inherited(end, call_file.order.name, given.name))
+            return CallOutcome("failed", failure=inherited(end, call_file.order.name, given.name), inherited=True)
     return None

@@ -122,6 +122,7 @@ class CachedBackend:
                 self._record_inner_of(future)
         except BaseException as error:
             call.fail(error)  # for the futures that have joined since
+            future.asked()  # the submitter has the error instead
             raise
 
     def _record_inner_of(self, future: CachedFuture) -> None:
@@ -188,6 +189,11 @@ class CachedBackend:
     def wait_for_end(self) -> None:
         self._pending.over.result()
         self._tasks.join()
+
+    @property
+    def cache_path(self) -> str:
+        """The directory of the results."""
+        return self._cache.path
 
     @property
     def description(self) -> str:

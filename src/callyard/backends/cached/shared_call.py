@@ -36,6 +36,7 @@ from ...serialize import definition_identity
 from ...serialize.function_registry import resend_by_value
 from ...status.ended_calls import EndedCalls
 from ...utils.locks import under
+from ...utils.paths import expand
 from ...utils.threads import TaskThread
 from ...version import VERSION
 from ..base import Backend
@@ -199,7 +200,7 @@ class SharedCall(PendingCall):
         if call is not None and call.inputs:
             facts["inputs"] = dict(call.inputs)
         if "error_log_file" in asked:
-            more["log"] = os.path.abspath(asked["error_log_file"])
+            more["log"] = os.path.abspath(expand(os.fspath(asked["error_log_file"])))
         return {**facts, **more, "submitted_from": platform.node(), "callyard": VERSION}
 
     def _meant(self) -> KeyInputs | None:
@@ -473,6 +474,8 @@ def _end_like(future: CachedFuture, inner: Future[Any], token: bytes | None) -> 
         future.left()
     elif inner.failed():
         future.fails_because_of(inner)
+        if future.home is not None and future.home.writable:
+            future.failure_is_kept(future.home.path)
         packed = inner.packed_failure()
         future.answered(packed, None, None if packed is not None else inner.peek_exception(), failed=True)
     else:

@@ -25,7 +25,8 @@ def main(directory: str) -> None:
     os.dup2(2, 1)  # what a user's module prints is no message
     os.close(nothing)
     hold_arguments()
-    directory = os.path.abspath(os.path.expanduser(directory or "~"))
+    # Below the home, wherever start-up files and lines of `setup` have gone.
+    directory = os.path.abspath(os.path.join(os.path.expanduser("~"), os.path.expanduser(directory)))
     with BufferedReader(FileIO(reading, "rb"), 1 << 16) as stream:
         gateway = Gateway(directory, MessageReader(stream), MessageWriter(writing))
         warnings.simplefilter("always")

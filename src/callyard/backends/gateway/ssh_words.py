@@ -23,7 +23,7 @@ _MEANINGS = {
     "host key verification failed": (
         "the key of the host is not known yet; connect once by hand, `ssh {where}`, compare the key, and answer yes"
     ),
-    "permission denied": (
+    "permission denied (": (
         "the login was refused, and is not tried again; `ssh {where}` must work without a question: load your key into "
         "an agent (ssh-add), or log in once over a shared connection (ControlMaster)"
     ),
@@ -39,6 +39,8 @@ _MEANINGS = {
     "connection reset": "the connection was lost",
     "broken pipe": "the connection was lost",
     "closed by": "the server closed the connection",
+    "ssh_dispatch_run_fatal": "the connection was lost",
+    "connect to host": "the host cannot be reached; look at the network",  # is down, as the network may be
 }
 _LASTING = frozenset(list(_MEANINGS)[:6]) - {
     "could not resolve hostname"
@@ -49,18 +51,20 @@ def refusal_of(words: str, status: int | None, where: str) -> Refusal:
     """Return the meaning of what ssh wrote before its end, with this exit status."""
     text = words.lower()
     lines = [line.strip() for line in words.splitlines() if line.strip()]
-    for part, meaning in _MEANINGS.items():
+    # Of ssh itself, or it was killed, or goes on. Any other status is that of the shell there, as are the words.
+    is_own = status is None or status < 0 or status == 255
+    for part, meaning in _MEANINGS.items() if is_own else ():
         if part in text:
             said = next(line for line in reversed(lines) if part in line.lower())
             return Refusal(
                 f"no connection to {where}: {meaning.format(where=where)} (ssh: {said})", part not in _LASTING
             )
     said = f"; it wrote: {lines[-1]}" if lines else ""
-    if status == 255:
+    if is_own:
         return Refusal(f"no connection to {where}: ssh failed{said}", bool(not lines))
     return Refusal(
         f"no gateway on {where}: the shell there ended with status {status} before Python began{said}; perhaps a "
-        f"start-up file (.bashrc, .cshrc) exits: `ssh {where} exec /bin/sh -c true` must end with status 0 and print "
-        "nothing",
+        "line of SSH(setup=...) fails, the interpreter cannot be run, or a start-up file (.bashrc, .cshrc) exits: "
+        f"`ssh {where} exec /bin/sh -c true` must end with status 0 and print nothing",
         False,
     )

@@ -35,7 +35,7 @@ class Explanation:
     For people, `print` the explanation; for programs, there are the attributes.
 
     Attributes:
-        key: the key of the call; "" if an argument is missing.
+        key: the key of the call; "" if the function cannot be called so.
         function: the name of its function.
         hit: True if the cache would answer the call.
         nearest: the entry of the call itself, or else one of the function: with the same arguments, or else with most
@@ -45,6 +45,8 @@ class Explanation:
         unfollowed: names in the function beyond the reach of any key: `time.time`, `open`, `eval`.
         running: the process of the call at the moment; empty if there is none.
         missing: the arguments without which the function cannot be called.
+        refused: how the arguments conflict with the function's parameters, as "got an unexpected keyword argument 'x'";
+            "" if they do not.
         ingredients: the parts of the key, by labels such as "argument x".
     """
 
@@ -56,6 +58,7 @@ class Explanation:
     unfollowed: Sequence[str] = ()
     running: str = ""
     missing: Sequence[str] = ()
+    refused: str = ""
     ingredients: Ingredients = field(default_factory=dict, repr=False)
 
     @property
@@ -80,6 +83,8 @@ class Explanation:
         head = f"{name!r} is not in the cache{where}; its key would be {self.key}"
         if self.missing:
             head = f"{name!r} cannot be called so: {_listed(self.missing)} missing"
+        if self.refused:
+            head = f"{name!r} cannot be called so: {self.refused}"
         if entry is None:
             return [head]
         return [head, f"the nearest entry is {entry.key} of {moment(entry.created)}:", *differences]
@@ -126,7 +131,9 @@ def explain(
     entry = _entry(directory, key)
     if entry is not None:
         return Explanation(key, name, answers(entry), entry, (), outside, ingredients=parts.ingredients)
-    missing = _missing(fn, args, kwargs)
+    missing, refused = _misfits(fn, args, kwargs)
+    if refused:
+        return Explanation("", name, False, None, (), outside, refused=refused, ingredients=parts.ingredients)
     if not missing:
         return compared(partial(nearest, directory), key, name, parts, outside, _running(directory, key))
     whole = parts_of_call(_key(fn, args, {**kwargs, **dict.fromkeys(missing)}, resources), resources)
@@ -138,17 +145,21 @@ def explain(
     return compared(partial(nearest, directory), key, name, parts, outside)
 
 
-def _missing(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
-    """Return the names of the missing arguments of a call."""
+def _misfits(fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[str], str]:
+    """Return the names of the missing arguments of a call, and the conflict of the others with the parameters."""
     import inspect  # here, because this import is slow
 
     try:
-        bound = inspect.signature(fn).bind_partial(*args, **kwargs)
-    except (TypeError, ValueError):  # no signature, or arguments in conflict with it
-        return []
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):  # it has none
+        return [], ""
+    try:
+        bound = signature.bind_partial(*args, **kwargs)
+    except TypeError as error:
+        return [], str(error)
     known = bound.signature.parameters.values()
     needed = (p for p in known if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
-    return [parameter.name for parameter in needed if parameter.name not in bound.arguments]
+    return [parameter.name for parameter in needed if parameter.name not in bound.arguments], ""
 
 
 def explain_entry(directory: CacheDirectory, entry: Entry) -> Explanation:

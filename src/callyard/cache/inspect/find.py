@@ -16,6 +16,7 @@ from ..entry import Entry, open_entry, open_noted
 from ..format.record_file import DamagedFile
 
 __all__ = [
+    "SHORTEST",
     "NoEntry",
     "age",
     "all_keys",
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-_SHORTEST = 6  # characters of the beginning of a key, at least
+SHORTEST = 6  # characters of the beginning of a key, at least
 
 
 class NoEntry(CacheError, KeyError):
@@ -51,7 +52,7 @@ def the_key(text: str, keys: Callable[[], Iterable[str]], exists: Callable[[str]
     if exists(text):
         return text
     known = list(keys())
-    found = [key for key in known if key.startswith(text)] if len(text) >= _SHORTEST else []
+    found = [key for key in known if key.startswith(text)] if len(text) >= SHORTEST else []
     if len(found) == 1:
         return found[0]
     if found:
@@ -63,7 +64,7 @@ def _hint(text: str, known: list[str]) -> str:
     if not known:
         return ", which is empty"
     if any(key.startswith(text) for key in known):
-        return f": give at least {_SHORTEST} characters of the key"
+        return f": give at least {SHORTEST} characters of the key"
     near = difflib.get_close_matches(text, {key[: max(len(text), 12)] for key in known}, n=1)
     return f": did you mean {near[0]!r}?" if near else ": `callyard list` shows what is there"
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ...system.exit_status import how_it_ended
 from ..base import Phase, Status
 
 __all__ = ["EXCEPTIONS", "RESULTS", "STATES", "JobException", "JobResult", "JobState", "translated"]
@@ -96,7 +97,9 @@ def translated(job: Mapping[str, Any]) -> Status:
     exception = _exception(job)
     if result.error is None or exception is None:
         code, signal = _ended(job)
-        return Status("ended", result.sentence, result.error, node=node, exit_code=code, signal=signal)
+        exitcode = -signal if signal else code
+        sentence = result.sentence if result.name != "FAILED" or exitcode is None else how_it_ended(exitcode)
+        return Status("ended", sentence, result.error, node=node, exit_code=code, signal=signal)
     note = str(job.get("exception_note") or "")
     if exception.error == "ResourceError":
         # It has ended without having begun. As a job that waits for ever nobody waits for its files.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ...system.exit_status import how_it_ended
 from ..base import Status
 
 __all__ = ["ENDS", "WAITS", "JobEnd", "translated"]
@@ -34,6 +35,7 @@ ENDS = {
     "killed": JobEnd("WorkerLost", "lost the process that keeps it, which was killed"),
     "rebooted": JobEnd("NodeFailure", "was lost when the machine stopped"),
 }
+_SIGNALLED, _LAST_SIGNAL = 128, 64  # exit codes of a shell above are those of a command that a signal ended
 
 
 def translated(job: Mapping[str, Any]) -> Status:
@@ -44,7 +46,18 @@ def translated(job: Mapping[str, Any]) -> Status:
             return Status("waiting", WAITS.get(why, "waits"), reason=str(job.get("words") or ""), node=node)
         case "ended":
             end = ENDS.get(why, JobEnd("WorkerLost", "has ended"))
-            return Status("ended", end.sentence, end.error, "", node, job.get("code"), job.get("signal"))
+            code, signal = _exit_of(job)
+            exitcode = -signal if signal else code
+            sentence = end.sentence if why != "failed" or exitcode is None else how_it_ended(exitcode)
+            return Status("ended", sentence, end.error, "", node, code, signal)
         case "elsewhere":
             return Status("running", f"is a job of {node}, and only there more is known of it", node=node)
     return Status("running", "runs", node=node)
+
+
+def _exit_of(job: Mapping[str, Any]) -> tuple[int | None, int | None]:
+    """Return the exit code of a job's script, or else the signal that ended it, or the process of the call."""
+    code, signal = job.get("code"), job.get("signal")
+    if code is not None and _SIGNALLED < code <= _SIGNALLED + _LAST_SIGNAL:
+        return None, code - _SIGNALLED
+    return code, signal
