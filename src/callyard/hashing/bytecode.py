@@ -97,9 +97,6 @@ class _ConstantEncoder:
     def definition(self, thing: Any) -> bytes:
         return _by_name("builtins", thing)
 
-    def imported(self, thing: Any) -> None:
-        pass
-
     def sentinel(self, value: Any) -> bytes:
         """Return a placeholder for a constant not made by a compiler; `other_constants` yields the value."""
         return text(b"?", type(value).__qualname__)

@@ -123,9 +123,6 @@ class Encoder(Protocol):
     def definition(self, thing: object) -> bytes:
         """Return the token of a function, a class or a module."""
 
-    def imported(self, thing: object) -> None:
-        """Note an object, other than a definition, that a worker may import by its qualified name."""
-
     def sentinel(self, value: object) -> bytes:
         """Return the token of an `object()`, which has no content."""
 

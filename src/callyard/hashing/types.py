@@ -99,7 +99,6 @@ def _code(encoder: Encoder, code: CodeType) -> bytes:
 
 def _cached(encoder: Encoder, function: Any) -> bytes:
     """Return the token of a function with `functools.lru_cache`; the cached results do not count."""
-    encoder.imported(function)
     options = getattr(function, "cache_parameters", None)
     more = {name: value for name, value in vars(function).items() if not _is_copied(function, name, value)}
     made = _around(encoder, function, function.__wrapped__, options and options())

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 _RECONSTRUCT = b"callyard.serialize.reconstruct"  # the name of the module in pickles
 _LOG = 1 << 20  # bytes of the log in the record of the result
 _CHANGED = (
-    "was not run: the code of {} has changed since it was submitted, and the code of then holds an object that cannot "
-    "be sent with a job, such as a lock; submit it again"
+    "was not run: the code of {} has changed since it was submitted, and the code of then could not be sent with the "
+    "job, as it holds an object such as a lock, or is too much for each call; submit it again"
 )
 
 

@@ -148,6 +148,9 @@ class Point:
 def work(point):
     return point.double()
 
+def plain(x):
+    return 1 * edited_helper.twice(x)
+
 def locked(x):
     with LOCK:
         return 1 * x
@@ -187,11 +190,12 @@ def test_modules_that_are_edited_run_as_they_were_submitted(
     futures = [
         ex.submit(edited_meanwhile.work, point, resource_dict=held),
         ex.submit(doubled, point, resource_dict=held),
+        ex.submit(edited_meanwhile.plain, 4, resource_dict=held),
     ]
     jobs = [until_submitted(slurm, future) for future in futures]
     edit(edited, "1 * " if edited == "edited_meanwhile" else "2 * ", "3 * ")
     slurm.run("scontrol", "release", *jobs)
-    assert [future.result() for future in futures] == [8, 8]
+    assert [future.result() for future in futures] == [8, 8, 8]
 
 
 @pytest.mark.once

@@ -46,10 +46,11 @@ from ..failed_nodes import FailedNodes
 from ..live_base import FORKED, unpicklable
 from ..run_directories import remove_if_over
 from ..unfinished_calls import UnfinishedCall
+from .apart_pickles import ApartPickles
 from .batch_state import Abandon, Ask, Drop, ExecutorAction, Look, Settle, Submit, Write
 from .batch_status import add_call, status_of
 from .call import JobCall, JobFuture, call_of
-from .call_pickles import LargeContents, packed_call, pickle_call, pickled_apart
+from .call_pickles import LargeContents, packed_call, pickle_call
 from .delivery import Delivery
 from .earlier_batches import EarlierBatches
 from .executor_state_machine import ExecutorState
@@ -80,6 +81,7 @@ class BatchBackend:
     ) -> None:
         self.home, self.job_settings, self._clock = home, job_settings, clock
         self._settings, self._contents = settings, LargeContents()
+        self._apart = ApartPickles(self._contents)
         self._scheduler = scheduler
         self._private = private  # no other process looks for results there
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
@@ -129,7 +131,7 @@ class BatchBackend:
             else:
                 references, modules = references_of(fn, args, kwargs, self._settings.changes_data)
             data = pickle_call(parts, sources, self._contents)
-            apart_data = pickled_apart(parts, modules, self._contents)
+            apart_data = self._apart.of(parts, modules)
         except Exception as error:
             future.fail_with(unpicklable(fn, args, kwargs, error))
             return future
@@ -330,6 +332,7 @@ class BatchBackend:
 
     def close(self, wait: bool) -> None:
         self._closing = True
+        self._apart.forget()
         if not self._thread.started and (self._private or os.path.exists(f"{self.home.path}/jobs")):
             self._do(_nothing)  # no call was made, but there may be old files to remove
         self._wake()

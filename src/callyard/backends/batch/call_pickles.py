@@ -6,18 +6,15 @@ the user's modules inside, only the modules are there twice.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pickle import PickleBuffer
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
 
 from ...hashing.digest import content
-from ...hashing.imported_code import EXTENSIONS
 from ...jobs.batch import StoredPickle
 from ...serialize.dump import Dump
 from ...serialize.function_registry import FunctionDefinition
-from ...serialize.importable import apart, importable
 from ...serialize.packed import PackedCall
 from ...serialize.packer import note_futures
 from ...serialize.shared_memory import Memory, PrivateBytes
@@ -26,13 +23,14 @@ __all__ = [
     "BufferFile",
     "CallPickle",
     "LargeContents",
+    "Pickling",
     "hold_arguments",
     "packed_call",
     "pickle_arguments",
     "pickle_call",
     "pickle_function",
     "pickle_value",
-    "pickled_apart",
+    "share",
 ]
 
 _LARGE = 1 << 16  # bytes
@@ -108,39 +106,16 @@ def pickle_call(parts: tuple[Any, Any, Any], futures: list[Any], contents: Large
     The result is one pickle. From a large one the function is split off, unless function and arguments share an object:
     then the rest is the same with and without the user's modules inside, and in other calls.
     """
-    whole = _Pickling(parts, note_futures(futures))
+    whole = Pickling(parts, note_futures(futures))
     if len(whole.dump.data) < _LARGE:
         return (whole.kept(contents),)
     function, *rest = parts
     noted: list[Any] = []
     reduce = note_futures(noted)
-    one, other = _Pickling(function, reduce), _Pickling(tuple(rest), reduce)
-    if _share(one.dump, other.dump) or [*map(id, noted)] != [*map(id, futures)]:
+    one, other = Pickling(function, reduce), Pickling(tuple(rest), reduce)
+    if share(one.dump, other.dump) or [*map(id, noted)] != [*map(id, futures)]:
         return (whole.kept(contents),)
     return one.kept(contents), other.kept(contents)
-
-
-def pickled_apart(
-    parts: tuple[Any, Any, Any], modules: Iterable[str], contents: LargeContents
-) -> tuple[CallPickle, ...] | None:
-    """Pickle a call with the user's modules inside, because the job may find other versions of them.
-
-    Returns:
-        None if there are none, or if they hold an object that cannot be sent: then the job runs what it finds, if that
-        is the code that was submitted, and nothing otherwise.
-    """
-    inside = [name for name in modules if importable(name) and not _is_compiled(name)]
-    if not inside:
-        return None
-    try:
-        with apart(inside):
-            return pickle_call(parts, [], contents)
-    except Exception:
-        return None
-
-
-def _is_compiled(module: str) -> bool:
-    return str(getattr(sys.modules.get(module), "__file__", "")).endswith(EXTENSIONS)
 
 
 def pickle_arguments(
@@ -152,7 +127,7 @@ def pickle_arguments(
         None if the arguments share an object with the globals of the function, so that one pickle must hold both.
     """
     noted: list[Any] = []
-    pickling = _Pickling(arguments, note_futures(noted))
+    pickling = Pickling(arguments, note_futures(noted))
     if definition.watch is not None and definition.watch.shares(pickling.dump.pickler):
         return None
     futures.extend(noted)
@@ -166,10 +141,10 @@ def pickle_function(definition: FunctionDefinition, contents: LargeContents) -> 
 
 def pickle_value(value: Any, contents: LargeContents) -> CallPickle:
     """Pickle an input of a call."""
-    return _Pickling(value, None).kept(contents)
+    return Pickling(value, None).kept(contents)
 
 
-class _Pickling:
+class Pickling:
     """A pickle with its large buffers still in the memory of the objects."""
 
     def __init__(self, thing: Any, reduce: Any) -> None:
@@ -196,7 +171,7 @@ def _kept(data: bytes, buffers: list[memoryview], contents: LargeContents) -> Ca
     return CallPickle(data, tuple(map(contents.keep, buffers)))
 
 
-def _share(function: Dump, arguments: Dump) -> bool:
+def share(function: Dump, arguments: Dump) -> bool:
     """Return True if an object is, or may be, in both: then one pickle must hold it, to be one object in the job."""
     if list(arguments.graph.distinct()):
         return True
