@@ -196,19 +196,22 @@ def _unsent_attribute(space: NamespaceReplica, name: str) -> Any:
     or the attribute of the importable module of the same name.
     """
     module = space.module
-    absent = AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+    absent: Exception = AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
     if name.startswith("__"):
         raise absent
     inner = _replicas.get((space.header[0][0], f"{module.__name__}.{name}", 0))
     if inner is not None:
         return inner.module
     if "__getattr__" in space.values:
-        return space.values["__getattr__"](name)
+        try:
+            return space.values["__getattr__"](name)
+        except (AttributeError, ImportError) as error:
+            absent = error
     from . import import_statements
 
     try:
         return getattr(import_statements.load_another(module.__name__, module), name)
-    except ImportError:  # no such module can be imported here
+    except (AttributeError, ImportError):  # such a module cannot be imported here, or has no such name, too
         raise absent from None
 
 
