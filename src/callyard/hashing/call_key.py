@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import FunctionType, MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..dependencies.map_chunks import run_chunk
 from ..dependencies.replace_futures import is_future
@@ -45,6 +45,20 @@ class KeyContext:
 NOWHERE = KeyContext()
 
 
+class Reach(NamedTuple):
+    """The code and data of the user's in the reach of a call."""
+
+    modules: frozenset[str] = frozenset()  # with any of it
+    size: int = 0  # number of definitions
+
+    def and_of(self, encoder: ValueEncoder) -> Reach:
+        """Return this reach together with an encoder's."""
+        return Reach(self.modules.union(encoder.modules), self.size + sum(root.size for root in encoder.roots))
+
+
+NO_REACH = Reach()
+
+
 @dataclass(frozen=True)
 class FunctionPart:
     """The function's part of a key, at one moment; see `function_part`."""
@@ -55,11 +69,11 @@ class FunctionPart:
     unkeyed: Mapping[str, str]
     reads_metadata: int = 0  # see `reflection`
     sources: Sources = ()  # for people
-    modules: frozenset[str] = frozenset()  # of the user's, with all code and data in reach
+    reach: Reach = NO_REACH
 
     def for_key(self) -> FunctionPart:
         """Return the same for another process, which only makes a key of it."""
-        return replace(self, sources=(), modules=frozenset()) if self.sources or self.modules else self
+        return replace(self, sources=(), reach=NO_REACH)
 
 
 def function_part(function: Any, code_only: bool = False) -> FunctionPart:
@@ -81,7 +95,7 @@ def function_part(function: Any, code_only: bool = False) -> FunctionPart:
         codes = {label: code for root in roots for label, code in root.codes.items()}
         known[code_only] = FunctionPart(
             token, pinned, ingredients, dict(encoder.unkeyed), encoder.reads_metadata, texts(codes.items()),
-            frozenset(encoder.modules),
+            NO_REACH.and_of(encoder),
         )  # fmt: skip
     made: FunctionPart = known[code_only]
     return made
@@ -89,24 +103,24 @@ def function_part(function: Any, code_only: bool = False) -> FunctionPart:
 
 def references_of(
     function: Any, args: Iterable[Any], kwargs: Mapping[str, Any], code_only: bool = False
-) -> tuple[tuple[Reference, ...], frozenset[str]]:
+) -> tuple[tuple[Reference, ...], Reach]:
     """Return the definitions imported by a call without a key where the call runs, each with its present token.
 
     Returns:
-        The definitions, and the user's modules with all code in reach; none if nothing is imported. Both may be
-        incomplete: the definitions behind a value without a token are unknown.
+        The definitions, and all in reach. Both may be incomplete: the definitions behind a value without a token are
+        unknown.
     """
-    encoder, found, modules = ValueEncoder(), tuple[Reference, ...](), frozenset[str]()
+    encoder, found, reach = ValueEncoder(), tuple[Reference, ...](), NO_REACH
     with suppress(Exception):  # a class of the user's may do anything here; the call needs no token
         part = function_part(function, code_only)
-        found, modules = part.references, part.modules
+        found, reach = part.references, part.reach
     for value in (*args, *kwargs.values()):
         with suppress(Exception):
             encoder.token(value)
     with suppress(Exception):
         known = {reference[:2] for reference in found}
         found += _pinned(encoder, (place for place in encoder.references if place not in known), False, False)
-    return found, modules.union(encoder.modules) if found else frozenset()
+    return found, reach.and_of(encoder)
 
 
 def _pinned(
@@ -136,8 +150,8 @@ class CallKey:
     """The key of a call, and the parts of the key."""
 
     __slots__ = (
-        *("_part", "_parts", "function", "hex", "inputs", "modules"),
-        *("names", "plain", "references", "surroundings", "values"),
+        *("_part", "_parts", "function", "hex", "inputs"),
+        *("names", "plain", "reach", "references", "surroundings", "values"),
     )
 
     def __init__(
@@ -151,9 +165,9 @@ class CallKey:
         part: FunctionPart,
         plain: bool = False,
         inputs: Mapping[str, str] = MappingProxyType({}),
-        modules: frozenset[str] = frozenset(),
+        reach: Reach = NO_REACH,
     ) -> None:
-        self.modules = modules  # of the user's, with all code and data in reach
+        self.reach = reach
         self.inputs = inputs  # the functions, by the keys, of the calls with results among the arguments
         self.plain = plain  # without definitions in the arguments the token is the same in every process
         self.references = references
@@ -246,9 +260,8 @@ def call_key(
     more = _pinned(encoder, (place for place in encoder.references if place not in known), False, len(parts) % 2 == 0)
     names, values = [name for name, _ in bound], [value for _, value in bound]
     references = (*part.references, *more)
-    modules = part.modules.union(encoder.modules)
-    plain = not encoder.roots
-    return CallKey(function, names, values, parts, around, references, part, plain, encoder.inputs, modules)
+    reach, plain = part.reach.and_of(encoder), not encoder.roots
+    return CallKey(function, names, values, parts, around, references, part, plain, encoder.inputs, reach)
 
 
 def _others_metadata(encoder: ValueEncoder, function: Any, part: FunctionPart) -> list[bytes]:

@@ -11,7 +11,7 @@ from .digest import combine
 from .imported_code import definition_at
 from .values import LenientValueEncoder, ValueEncoder
 
-__all__ = ["function_ingredients", "has_metadata", "joined", "reach_size", "token_at", "unfollowed"]
+__all__ = ["function_ingredients", "has_metadata", "joined", "token_at", "unfollowed"]
 
 
 def joined(token: bytes, roots: Iterable[WalkResult]) -> bytes:
@@ -34,13 +34,6 @@ def function_ingredients(function: Any) -> dict[str, bytes]:
     for thing in _definitions(function):
         found |= rooted(thing).ingredients
     return found
-
-
-def reach_size(function: Any) -> int:
-    """Return the number of definitions in the reach of a function."""
-    encoder = LenientValueEncoder()
-    encoder.token(function)
-    return sum(root.size for root in encoder.roots)
 
 
 def unfollowed(function: Any, *arguments: Any) -> list[str]:

@@ -7,11 +7,11 @@ long as many calls, so the function of many calls is pickled once, for as long a
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from contextlib import suppress
 from types import FunctionType
 from typing import Any, NamedTuple
 
-from ...hashing.definition_tokens import reach_size
+from ...hashing.call_key import Reach
 from ...hashing.definitions import WalkResult, rooted
 from ...hashing.imported_code import EXTENSIONS
 from ...serialize.dump import Dump
@@ -28,8 +28,8 @@ _KEPT = 1 << 24  # bytes of a function that is kept for further calls
 class _Function(NamedTuple):
     walk: WalkResult  # the same object as long as nothing has changed
     inside: frozenset[str]
-    pickle: CallPickle
-    dump: Dump  # keeps the objects alive, because ids tell which ones the arguments share
+    pickle: CallPickle | None  # None: it cannot be sent
+    dump: Dump | None  # keeps the objects alive, because ids tell which ones the arguments share
 
 
 class ApartPickles:
@@ -38,55 +38,66 @@ class ApartPickles:
     def __init__(self, contents: LargeContents) -> None:
         self._contents = contents
         self._last: _Function | None = None
-        self._costly: WalkResult | None = None  # of the function whose calls cost too much, by their arguments
 
-    def of(self, parts: tuple[Any, Any, Any], modules: Iterable[str]) -> tuple[CallPickle, ...] | None:
-        """Return function, arguments and keywords, pickled with these modules inside.
+    def of(self, parts: tuple[Any, Any, Any], imported: frozenset[str], reach: Reach) -> tuple[CallPickle, ...] | None:
+        """Return function, arguments and keywords, pickled with the modules in reach inside.
+
+        Where this cannot be done, or only at the cost of many calls, only the modules with definitions that the call
+        itself sends by name are inside.
 
         Returns:
-            None if none of the modules is imported by a job. None also for a call that cannot be sent in this form, or
-            only at the cost of many calls: the job makes it if the code there is unchanged, and refuses it otherwise.
+            None if a job imports none of the modules. None also for a call that cannot be sent in this form: the job
+            makes it if the code there is unchanged, and refuses it otherwise.
         """
-        inside = frozenset(name for name in modules if importable(name) and not _is_compiled(name))
-        if not inside:
+        if not imported:
             return None
-        try:
-            with apart(inside):
-                return self._pickled(parts, inside)
-        except Exception:  # of objects of the user's; the first form does not contain them
-            return None
+        for pickled, modules in ((self._with_all, reach.modules), (self._with_some, imported)):
+            inside = frozenset(name for name in modules if importable(name) and not _is_compiled(name))
+            with suppress(Exception), apart(inside):  # an error of objects that the first form does not contain
+                found = pickled(parts, inside, reach.size) if inside else None
+                if found is not None:
+                    return found
+        return None
 
     def forget(self) -> None:
         """Free the function that is kept."""
-        self._last = self._costly = None
+        self._last = None
 
-    def _pickled(self, parts: tuple[Any, Any, Any], inside: frozenset[str]) -> tuple[CallPickle, ...] | None:
-        function = self._function(parts[0], inside)
-        if function is not None and function.walk is self._costly:
-            return None
-        if function is not None:
+    def _with_all(
+        self, parts: tuple[Any, Any, Any], inside: frozenset[str], size: int
+    ) -> tuple[CallPickle, ...] | None:
+        walk = _walk(parts[0])
+        if walk is not None and walk.size == size:  # so the arguments have no definitions in reach
+            function = self._function(parts[0], walk, inside)
+            if function.pickle is None or function.dump is None:
+                return None
             rest = Pickling(parts[1:], note_futures([]))
             if not share(function.dump, rest.dump):
                 return function.pickle, rest.kept(self._contents)
-        if reach_size(parts[0]) <= _MANY:
-            return pickle_call(parts, [], self._contents)
-        self._costly = None if function is None else function.walk
-        return None
+        return pickle_call(parts, [], self._contents) if size <= _MANY else None
 
-    def _function(self, function: Any, inside: frozenset[str]) -> _Function | None:
-        """Return the pickle of a function of a module; None for others, which may hold what is new each time."""
-        if type(function) is not FunctionType or not is_at_its_name(function):
-            return None
-        walk, last = rooted(function), self._last
+    def _with_some(
+        self, parts: tuple[Any, Any, Any], inside: frozenset[str], size: int
+    ) -> tuple[CallPickle, ...] | None:
+        return pickle_call(parts, [], self._contents)
+
+    def _function(self, function: Any, walk: WalkResult, inside: frozenset[str]) -> _Function:
+        last = self._last
         if last is not None and last.walk is walk and last.inside == inside:
             return last
-        futures: list[Any] = []
-        pickling = Pickling(function, note_futures(futures))
-        if futures:
-            return None
-        last = _Function(walk, inside, pickling.kept(self._contents), pickling.dump)
-        self._last = last if sum(each.size for each in last.pickle.buffers) <= _KEPT else None
+        try:
+            pickling = Pickling(function, None)
+            last = _Function(walk, inside, pickling.kept(self._contents), pickling.dump)
+        except Exception:  # of objects of the user's, or for a future
+            last = _Function(walk, inside, None, None)
+        kept = () if last.pickle is None else last.pickle.buffers
+        self._last = last if sum(each.size for each in kept) <= _KEPT else None
         return last
+
+
+def _walk(function: Any) -> WalkResult | None:
+    """Return the walk of a function of a module; None for any other, which may hold what is new each time."""
+    return rooted(function) if type(function) is FunctionType and is_at_its_name(function) else None
 
 
 def _is_compiled(module: str) -> bool:

@@ -127,11 +127,13 @@ class BatchBackend:
         parts, sources = (fn, args, dict(kwargs)), list[Any]()
         try:
             if ticket is not None:
-                references, modules = tuple[Reference, ...](), ticket.partial_key().modules
+                references, partial_key = tuple[Reference, ...](), ticket.partial_key()
+                imported, reach = partial_key.imported, partial_key.reach
             else:
-                references, modules = references_of(fn, args, kwargs, self._settings.changes_data)
+                references, reach = references_of(fn, args, kwargs, self._settings.changes_data)
+                imported = frozenset(reference[0] for reference in references)
             data = pickle_call(parts, sources, self._contents)
-            apart_data = self._apart.of(parts, modules)
+            apart_data = self._apart.of(parts, imported, reach)
         except Exception as error:
             future.fail_with(unpicklable(fn, args, kwargs, error))
             return future
