@@ -67,6 +67,11 @@ answered(TypeError, "max_workers must be an integer, not 'slurm'; if it is the b
     lambda ex: executor("slurm")
 )
 answered(TypeError, "max_workers must be an integer, not '4'")(lambda ex: executor("4"))
+answered(TypeError, "max_workers must be an integer, not 2.0")(lambda ex: executor(2.0))
+answered(TypeError, "max_workers must be an integer, not array([1, 2]); if it is the backend")(
+    lambda ex: executor(np.array([1, 2]))
+)
+answered(ValueError, "max_workers must be greater than 0, not 0")(lambda ex: executor(np.int64(0)))
 answered(TypeError, "initargs must be a tuple of arguments, as ('abc',), not 'abc'")(
     lambda ex: executor(initializer=print, initargs="abc")
 )
@@ -221,6 +226,11 @@ def test_functions_keep_their_parameters_that_are_named_as_resources_are() -> No
 CONSTRUCTORS: list[Any] = [Executor, Resources, Local, Slurm, Cache, keyed]
 
 PARAMETERS = {make: [name for name in inspect.signature(make).parameters if name != "others"] for make in CONSTRUCTORS}
+
+
+def test_counts_of_other_libraries_are_counts() -> None:
+    with Executor(np.int64(1), max_tasks_per_child=np.uint8(2)) as ex:
+        assert ex.submit(work, 3).result() == 3
 
 
 @given(st.sampled_from(CONSTRUCTORS), st.data())

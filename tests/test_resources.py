@@ -190,7 +190,7 @@ BAD = {
     "gpus_per_rank": [-1, 0.5, "0", None, True],
     "restart_limit": [-1, "1", None, 1.0],
     "nodes": [0, 1.5, "2", (1, 2), True],
-    "memory": [0, -1, "8", "8X", "-1GB", "0GB", "4GB 2", "GB", "", "9" * 400 + "GB", NAN, INF, True, 1j, [8]],
+    "memory": [0, -1, "8", "8X", "-1GB", "0GB", "4GB 2", "GB", "", "9" * 400 + "GB", NAN, INF, True, 1j, []],
     "run_time": [
         0,
         -5,
@@ -576,3 +576,27 @@ def test_signals_that_warn_nobody(value: object) -> None:
 def test_names_of_ends(given: str, meant: str) -> None:
     with pytest.raises(ResourceError, match=meant):
         Resources(**{given: 1})
+
+
+# ------------------------------------------------------------------ a value that does not change
+
+
+def test_the_variables_are_those_of_the_moment() -> None:
+    """Otherwise a call that waits could run with others than those in its key."""
+    variables = {"A": "1"}
+    asked = Resources(env=variables)
+    variables["A"] = "2"
+    assert asked.env == {"A": "1"}
+    assert Resources(env=os.environ).env is not os.environ
+
+
+def test_resources_can_be_keys_of_a_dict() -> None:
+    asked = {"ranks": 2, "env": {"A": "1"}, "slurm_cmd_args": ["--hold"], "nodelist": ["n1"], "memory": "1GB"}
+    assert {Resources(**asked): 1}[Resources(**asked)] == 1
+    assert Resources(env={"A": "1"}) != Resources(env={"A": "2"})
+
+
+def test_resources_are_no_mapping() -> None:
+    with pytest.raises(ResourceError, match=r"of Resources, use `asked\(\)`$"):
+        Resources().updated(Resources(ranks=2))  # type: ignore[arg-type]
+    assert Resources().updated(Resources(ranks=2).asked()) == Resources(ranks=2)

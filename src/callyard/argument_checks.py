@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import operator
 import reprlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -12,7 +13,6 @@ from .errors.suggestions import nearest
 from .resources import OF_SLURM, resource_meant
 
 __all__ = [
-    "check_count",
     "check_flag",
     "check_host",
     "check_initializers",
@@ -22,6 +22,7 @@ __all__ = [
     "place_in_backend",
     "place_in_executor",
     "place_in_map",
+    "positive_count",
 ]
 
 _OF_MACHINES = ("cores", "memory", "gpus")
@@ -100,8 +101,8 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
     )
 
 
-def check_map(function: object, timeout: object, chunksize: Any, buffersize: object) -> None:
-    """Refuse arguments of `map` with a wrong type, and numbers that are too small."""
+def check_map(function: object, timeout: object, chunksize: Any, buffersize: object, cache_key: str | None) -> None:
+    """Refuse arguments of `map` with a wrong type, numbers that are too small, and one key for all its calls."""
     if not callable(function):
         raise no_function("map", function)
     if timeout is not None and (isinstance(timeout, bool) or not isinstance(timeout, numbers.Real)):
@@ -114,10 +115,15 @@ def check_map(function: object, timeout: object, chunksize: Any, buffersize: obj
         raise TypeError(f"chunksize must be an integer, not {chunksize!r}")
     if chunksize < 1:
         raise ValueError("chunksize must be >= 1.")
+    if cache_key is not None:
+        raise ResourceError(
+            f"cache_key={cache_key!r} is the key of one call, and map() makes several, which would all have the result "
+            "of the first: submit each with a key of its own"
+        )
 
 
-def check_count(name: str, value: object, alternative: str = "") -> None:
-    """Refuse a value that is not a positive integer.
+def positive_count(name: str, value: Any, alternative: str = "") -> int | None:
+    """Return a positive integer of any library as Python's own, and None for None; refuse other values.
 
     Args:
         name: the parameter.
@@ -125,13 +131,18 @@ def check_count(name: str, value: object, alternative: str = "") -> None:
         alternative: another parameter for a value that is a text.
     """
     if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    try:
+        count = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = None
+    if count is None:
         other = alternative and not isinstance(value, (int, float)) and not str(value).isdigit()
         hint = f"; if it is the {alternative}, write {alternative}={value!r}" if other else ""
         raise TypeError(f"{name} must be an integer, not {value!r}{hint}")
-    if value < 1:
-        raise ValueError(f"{name} must be greater than 0, not {value}")
+    if count < 1:
+        raise ValueError(f"{name} must be greater than 0, not {count}")
+    return count
 
 
 def check_flag(name: str, value: object) -> None:

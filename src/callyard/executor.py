@@ -111,8 +111,8 @@ class Executor(StandardExecutor):
         events: str | os.PathLike[str] | Callable[[Event], object] | bool | None = None,
         dry_run: bool = False,
     ) -> None:
-        argument_checks.check_count("max_workers", max_workers, alternative="backend")
-        argument_checks.check_count("max_tasks_per_child", max_tasks_per_child)
+        max_workers = argument_checks.positive_count("max_workers", max_workers, alternative="backend")
+        max_tasks_per_child = argument_checks.positive_count("max_tasks_per_child", max_tasks_per_child)
         argument_checks.check_flag("progress", progress)
         argument_checks.check_flag("dry_run", dry_run)
         argument_checks.check_initializers(initializer, initargs, init_function)
@@ -232,13 +232,14 @@ class Executor(StandardExecutor):
         Raises:
             TypeError: `fn` is not callable, or a number has the wrong type.
             ValueError: `chunksize` or `buffersize` is less than 1.
+            ResourceError: the calls have a `cache_key`, and so would all have one result.
             TimeoutError: while iterating: a result is not there in time.
 
         Examples:
             >>> list(executor.map(pow, [2, 3, 4], [10, 2, 2]))
             [1024, 9, 16]
         """
-        argument_checks.check_map(fn, timeout, chunksize, buffersize)
+        argument_checks.check_map(fn, timeout, chunksize, buffersize, self._resources.cache_key)
         tuples = zip(*iterables)  # noqa: B905  # ends with the shortest, as map() does
         if chunksize == 1:
             submits: Iterator[Future[Any]] = (self.submit(fn, *args) for args in tuples)

@@ -21,8 +21,10 @@ __all__ = [
     "amount",
     "arguments",
     "begin",
-    "check_environment",
+    "environment",
+    "limits",
     "mail_types",
+    "memory_bytes",
     "names",
     "path",
     "path_here",
@@ -90,6 +92,20 @@ def amount(name: str, value: Any) -> float | None:
     return value if type(value) is int else number
 
 
+def limits(name: str, value: Any) -> list[Any]:
+    """Return the limits of a call's attempts, from one limit or a list of them; the first is unchecked."""
+    if not isinstance(value, (list, tuple)):
+        return [value]
+    if not value or None in value:
+        raise ResourceError(f"{name} must be a limit, or a list of limits to try in turn, not {value!r}")
+    return [amount(name, each) for each in value]
+
+
+def memory_bytes(memory: float | None) -> int:
+    """Return GiB in bytes, at least one, because 0 stands for a call without a limit."""
+    return 0 if memory is None else max(1, int(memory * MEMORY["gib"]))
+
+
 def _number(name: str, value: Any) -> float:
     if isinstance(value, str):
         return measured(value, MEMORY) / MEMORY["gib"] if name in _SIZES else seconds(value)
@@ -132,14 +148,14 @@ def _fits_system(text: str | bytes) -> bool:
         return False
 
 
-def check_environment(env: object) -> None:
-    if env is None:
-        return
+def environment(key: str, env: object) -> dict[str, str]:
+    """Return a copy: the call gets the variables of this moment."""
     if not isinstance(env, Mapping):
-        raise ResourceError(f"env must be a mapping of names to values, not {env!r}")
+        raise ResourceError(f"{key} must be a mapping of names to values, not {env!r}")
     for name, value in env.items():
         if not _is_variable(name) or not isinstance(value, str) or not _fits_system(value):
-            raise ResourceError(f"env must map names to strings, which {name!r}: {value!r} does not")
+            raise ResourceError(f"{key} must map names to strings, which {name!r}: {value!r} does not")
+    return dict(env)
 
 
 def _is_variable(name: object) -> bool:

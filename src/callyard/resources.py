@@ -16,8 +16,10 @@ from .resource_values import Amount
 from .utils.public_names import public_names
 
 R = TypeVar("R")
-__all__ = ["ALIASES", "NAMES", "OF_SLURM", "Resources", "amounts", "resource_meant"]
+__all__ = ["ALIASES", "LIMITS", "NAMES", "OF_SLURM", "Resources", "amounts", "resource_meant"]
 
+# The error of a call beyond a limit -> the limit, which may be a list.
+LIMITS = {"OutOfMemory": "memory", "TimeLimitExceeded": "run_time"}
 # executorlib's name -> ours
 ALIASES = {
     "cores": "ranks",
@@ -30,12 +32,13 @@ ALIASES = {
 
 
 def _by_any_name(cls: type[R]) -> type[R]:
-    """Let a constructor take executorlib's names, and refuse unknown ones as `canonical` does."""
+    """Let a constructor take executorlib's names and lists of limits, and refuse unknown names as `canonical` does."""
     plain = cls.__init__
 
     @functools.wraps(plain)
     def init(self: R, /, *args: Any, **kwargs: Any) -> None:
-        plain(self, *args, **(kwargs if kwargs.keys() <= _FIELDS else canonical(kwargs, ("others",))))
+        known = kwargs if kwargs.keys() <= _FIELDS else canonical(kwargs, ("others",))
+        plain(self, *args, **_first_limits(known))
 
     cls.__init__ = init  # type: ignore[assignment]
     return cls
@@ -55,9 +58,10 @@ class Resources:
         cores_per_rank: cores of each rank (count, default 1); libraries are told to start as many threads.
         gpus_per_rank: whole GPUs of each rank (count, default 0); a rank sees no others.
         memory: the limit of the whole call's memory (GiB, or a text as "500MB"); a call that takes more fails with
-            `OutOfMemory`. Default: no limit.
+            `OutOfMemory`. A list of limits is tried in this order: after each `OutOfMemory` the call runs again with
+            the next one. Default: no limit.
         run_time: the limit of the call's time (s, or a text as "90min"); a call that takes longer fails with
-            `TimeLimitExceeded`. Default: no limit.
+            `TimeLimitExceeded`. A list is tried in this order, likewise. Default: no limit.
         grace: the time between SIGTERM, sent to a call that must end early, and SIGKILL (s, or a text; 0: no SIGTERM).
             Default: the scheduler's time; 2 s on this machine.
         warn_before: the time before the end of `run_time` or of the job at which the call is warned by a signal, and
@@ -95,6 +99,8 @@ class Resources:
         cache_key: the call's key in the cache, in the place of the one made from function and arguments.
         cache_directory: the cache (path) of this call, in the place of the executor's.
         others: keys of the user's own for the template of a job script; None stands for a key that is not set.
+        next_memory: the limits after the present `memory` (GiB), from a list; no key.
+        next_run_time: those after `run_time` (s); no key.
 
     Raises:
         ResourceError: a key is unknown (the message names the likeliest), or its value makes no sense.
@@ -102,6 +108,8 @@ class Resources:
     Examples:
         >>> Resources(cores_per_rank=4, memory="8GB").memory
         8.0
+        >>> Resources(memory=[4, 16]).after("OutOfMemory").memory
+        16
     """
 
     ranks: int = 1
@@ -120,7 +128,7 @@ class Resources:
     exclusive: bool = False
     priority: int = 0
     cwd: str | os.PathLike[str] | None = None
-    env: Mapping[str, str] | None = None
+    env: Mapping[str, str] | None = dataclasses.field(default=None, hash=False)
     error_log_file: str | os.PathLike[str] | None = None
     restart_limit: int = 0
     partition: str | None = None
@@ -141,7 +149,9 @@ class Resources:
     slurm_cmd_args: Iterable[str] | None = None
     cache_key: str | None = None
     cache_directory: str | os.PathLike[str] | None = None
-    others: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    others: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    next_memory: tuple[float, ...] = ()
+    next_run_time: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in _COUNTS.items():
@@ -153,7 +163,6 @@ class Resources:
         for name, checked in _CHECKED.items():
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, checked(name, value))
-        values.check_environment(self.env)
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Set the state of a pickle. Keys that are newer than the pickle get their defaults."""
@@ -185,9 +194,35 @@ class Resources:
         """
         if not changes:
             return self
-        known = canonical(changes, self.others)
+        known = _first_limits(canonical(changes, self.others))
         others = {name: known.pop(name) for name in self.others if name in known}
         return dataclasses.replace(self, **known, others={**self.others, **others})
+
+    def after(self, error: str) -> Resources | None:
+        """Return the resources of the next attempt after an error of this name; None if there is none.
+
+        Examples:
+            >>> Resources(run_time=["1min", "1h"]).after("TimeLimitExceeded").run_time
+            3600.0
+        """
+        name = LIMITS.get(error, "")
+        following = getattr(self, f"next_{name}", ())
+        return self.updated({name: following}) if following else None
+
+    def attempts(self) -> list[Resources]:
+        """Return the resources of all attempts that a call may have, those of the first one first.
+
+        Examples:
+            >>> [each.memory for each in Resources(memory=[4, 16, 64]).attempts()]
+            [4, 16, 64]
+        """
+        found: list[Resources] = []
+        coming = [self]
+        while coming:
+            found.append(coming.pop(0))
+            later = [found[-1].after(error) for error in LIMITS]
+            coming += [each for each in later if each is not None and each not in coming]
+        return found
 
     def asked(self) -> dict[str, Any]:
         """Return the resources that differ from their defaults, by key.
@@ -195,8 +230,13 @@ class Resources:
         Examples:
             >>> Resources(ranks=1, run_time="1min").asked()
             {'run_time': 60.0}
+            >>> Resources(memory=["500MB", 4]).asked()
+            {'memory': [0.5, 4]}
         """
         values = {name: value for name in NAMES if (value := getattr(self, name)) != getattr(_DEFAULTS, name)}
+        for name in LIMITS.values():
+            if following := getattr(self, f"next_{name}"):
+                values[name] = [values[name], *following]
         return {**values, **{name: value for name, value in self.others.items() if value is not None}}
 
     def __dir__(self) -> list[str]:
@@ -215,11 +255,13 @@ _CHECKED = {
     **dict.fromkeys(("reservation", "wckey", "mail_user", "cpu_bind", "gpu_bind", "cache_key"), values.text),
     **dict.fromkeys(("exclude", "nodelist", "licenses"), values.names),
     "begin": values.begin,
+    "env": values.environment,
     "mail_type": values.mail_types,
     **dict.fromkeys(("srun_args", "slurm_cmd_args"), values.arguments),
 }
+_NO_KEYS = ("others", "next_memory", "next_run_time")
 _FIELDS = frozenset(field.name for field in dataclasses.fields(Resources))
-NAMES = tuple(field.name for field in dataclasses.fields(Resources) if field.name != "others")
+NAMES = tuple(field.name for field in dataclasses.fields(Resources) if field.name not in _NO_KEYS)
 
 # Names from other programs -> the key probably meant.
 _CORES = ("cores_per_rank (threads of one call)", "ranks (MPI)")
@@ -266,6 +308,8 @@ _MEANT |= {word: (f"backend=Slurm({word}=...)",) for word in OF_SLURM.split()}
 
 def canonical(changes: Mapping[str, Any], others: Iterable[str] = ()) -> dict[str, Any]:
     """Return `changes` by our names; refuse a key neither ours nor in `others`, and name the likeliest."""
+    if isinstance(changes, Resources):
+        raise ResourceError("resource_dict must be a mapping of resource names to values: of Resources, use `asked()`")
     if not isinstance(changes, Mapping):
         raise ResourceError(f"resource_dict must be a mapping of resource names to values, not {changes!r}")
     result: dict[str, Any] = {}
@@ -276,6 +320,16 @@ def canonical(changes: Mapping[str, Any], others: Iterable[str] = ()) -> dict[st
         if name in result:
             raise ResourceError(f"{name} is given twice, as {_other_name(changes, given, name)!r} and as {given!r}")
         result[name] = value
+    return result
+
+
+def _first_limits(known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keys with the first limit in the place of a list, and the others of the list beside it."""
+    result = dict(known)
+    for name in LIMITS.values():
+        if name in known and f"next_{name}" not in known:
+            first, *rest = values.limits(name, known[name])
+            result.update({name: first, f"next_{name}": tuple(rest)})
     return result
 
 

@@ -17,7 +17,7 @@ from callyard.cache import incoming_content, kept_files
 from callyard.cache.directory import CacheDirectory
 from callyard.cache.kept_files import KeptFiles
 from callyard.errors import CacheError, UnsafeCache
-from callyard.hashing.files import content_name, usable_name
+from callyard.hashing.files import _Seen, content_name, usable_name
 
 
 @dataclass
@@ -177,7 +177,8 @@ def test_a_file_that_changes_while_it_is_kept_is_refused(kept: KeptFiles, tmp_pa
     assert file._seen is not None
     (tmp_path / "a.dat").write_text("other text")
     status = os.stat(file)
-    file._seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns), seen
+    state = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    file._seen = _Seen(state, seen, 0.0, settled=True)
     with pytest.raises(CacheError, match="was changed while"):
         kept.keep(file)
     assert os.listdir(kept.path) == []

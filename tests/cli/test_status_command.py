@@ -14,6 +14,7 @@ import pytest
 from gate import Gate, until
 
 from callyard import Executor
+from callyard.cli import cancel
 from callyard.report import ask_processes
 from callyard.report.ask_processes import ProcessAnswer
 
@@ -88,6 +89,36 @@ def test_a_call_is_cancelled_by_its_key(
         refused = callyard("cancel", *words, held.key)
         assert (refused.status, refused.out) == (1, "")
         assert f"no call that waits or runs has a key that begins with '{held.key}'" in refused.err
+
+
+def test_what_is_done_is_told_also_if_a_later_word_is_wrong(callyard: Callable[..., Any], gate: Gate) -> None:
+    with executor(gate, 1) as ex:
+        ex.submit(gate.hold)
+        gate.arrived()
+        waiting = ex.submit(abs, -1)
+        name = callyard("status").out.split()[0]
+        ended = callyard("cancel", f"{name}:1", f"{name}:77")
+        assert (ended.status, ended.out) == (1, "cancelled 'abs'\n")
+        assert f"no call {name}:77 waits or runs" in ended.err
+        assert waiting.cancelled()
+
+
+def test_a_process_that_does_not_answer_may_cancel_later(
+    callyard: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cancel, "ask_all", lambda *_, **__: [ProcessAnswer(4711, None, "is stopped")])
+    ended = callyard("cancel", "4711:3")
+    assert (ended.status, ended.out) == (1, "")
+    assert "process 4711 is stopped, so it may cancel the call later: see `callyard status`" in ended.err
+
+
+def test_all_the_jobs_of_a_cache_are_not_its_running_calls(callyard: Callable[..., Any], gate: Gate) -> None:
+    with executor(gate, 1, cache="results") as ex:
+        ex.submit(gate.hold)
+        gate.arrived()
+        ended = callyard("cancel", "--all", "results")
+    assert (ended.status, ended.out) == (0, "")
+    assert "results waits or runs; other calls are cancelled by name" in ended.err
 
 
 def test_the_output_of_a_cancelled_call(callyard: Callable[..., Any], gate: Gate) -> None:

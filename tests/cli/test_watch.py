@@ -112,7 +112,7 @@ class Scripted(Source):
     def __init__(self) -> None:
         self.rows = [
             CallRow("1:0", "relax", "running", "c1 (worker 7)", "12 s", "abc", (1, 1, 0)),
-            CallRow("1:1", "energy[b]", "waiting", "for a core", "", "", (1, 1, 1)),
+            CallRow("1:1", "energy[b]", "waiting", "for `f[/b]`", "", "", (1, 1, 1)),
         ]
         self.cancelled: list[str] = []
 
@@ -166,6 +166,34 @@ def test_keys_open_a_call_and_show_its_log() -> None:
         assert app.screen.text == "[b]printed by relax"
         await pilot.press("q")
         await ready(pilot, lambda: len(app.screen_stack) == 1)
+        await pilot.press("q")
+
+    drive(steps)
+
+
+@pytest.mark.needs("textual")
+@pytest.mark.parametrize(
+    ("text", "shown", "styles"),
+    [
+        ("[b]plain[/b]\nlines", "[b]plain[/b]\nlines", 0),
+        ("\x1b[31mred\x1b[0m not", "red not", 1),
+        ("10 %\r20 %\ndone", "20 %\ndone", 0),
+        ("\x1b[2J\x1b[31mred\x07", "red", 1),
+        ("\x1b[31mred\x00", "\\x1b[31mred\\x00", 0),
+    ],
+)
+def test_what_calls_print_is_shown_in_its_colours(text: str, shown: str, styles: int) -> None:
+    from callyard.cli.watch_app import in_its_colours
+
+    found = in_its_colours(text)
+    assert (found.plain, len([span for span in found.spans if span.style])) == (shown, styles)
+
+
+@pytest.mark.needs("textual")
+def test_names_and_reasons_are_no_markup() -> None:
+    async def steps(app: Any, pilot: Any, source: Scripted) -> None:
+        await ready(pilot, lambda: app.table.row_count == 2)
+        assert [str(cell) for cell in app.table.get_row("1:1")[1:4]] == ["energy[b]", "waiting", "for `f[/b]`"]
         await pilot.press("q")
 
     drive(steps)

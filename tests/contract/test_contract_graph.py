@@ -224,6 +224,15 @@ def test_every_dependent_has_its_own_path(ex: Executor) -> None:
     assert notes(b.exception()) == ["callyard: same <- divide"]
 
 
+@pytest.mark.core
+def test_the_path_goes_on_after_somebody_has_asked(ex: Executor) -> None:
+    second = ex.submit(calls.successor, ex.submit(calls.divide, 1, 0))
+    assert notes(second.exception()) == ["callyard: successor <- divide"]
+    third = ex.submit(calls.same, second)
+    assert notes(third.exception()) == ["callyard: same <- successor <- divide"]
+    assert notes(second.exception()) == ["callyard: successor <- divide"]
+
+
 @pytest.mark.feature("workers")
 def test_a_long_path_is_cut(ex: Executor) -> None:
     future = ex.submit(calls.divide, 1, 0)

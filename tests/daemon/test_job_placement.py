@@ -61,6 +61,14 @@ def test_a_higher_priority_goes_first() -> None:
     assert orders(placement(need(4), need(4), need(4), priorities=(0, 5, -1)).place()) == [1]
 
 
+def test_what_is_in_use() -> None:
+    placing = placement(need(1, gpus=1, memory=3), need(2))
+    first, _ = placing.place()
+    assert placing.in_use() == {"cores": 3, "gpus": 1, "memory": 3}
+    placing.vacate(first)
+    assert placing.in_use() == {"cores": 2, "gpus": 0, "memory": 0}
+
+
 def test_cancelled_jobs_are_left_out() -> None:
     machine = placement()
     jobs = [Waiting(order, need()) for order in range(3)]

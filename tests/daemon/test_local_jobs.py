@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -229,3 +230,12 @@ def test_hangup_ends_nothing(ex: Executor, daemon: TestedDaemon, journal: str, g
     gate.open()
     assert future.result() == "call"
     assert daemon.is_there
+
+
+def test_the_status_tells_what_the_jobs_have(ex: Executor, gate: Gate, capsys: pytest.CaptureFixture[str]) -> None:
+    held = ex.submit(gate.hold, resource_dict={"memory": "1GB"})
+    gate.arrived()
+    assert main(["status"]) == 0
+    assert re.search(r"  jobs: 1 running, 0 waiting\n  in use: 1 of \d+ cores, 1 of \S+ GiB", capsys.readouterr().out)
+    gate.open()
+    held.result()

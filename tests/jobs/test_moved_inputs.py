@@ -124,3 +124,12 @@ def test_the_result_of_an_input_that_went_on_is_kept(graph: Graph) -> None:
     BatchDirectory(graph.home, "2" * 16).end(1, CallOutcome("cancelled"))
     assert needed_keys(graph.home) == {"cd" * 20}
     assert graph.may_come()
+
+
+def test_a_call_that_others_have_ended_waits_for_no_input(graph: Graph) -> None:
+    """They know of the failure of its input, and have removed the files of that."""
+    removed = CallInput("relax", token="f" * 16, number=1)
+    patient = graph.call_file.replace(inputs=(removed,), wait=1e6)
+    graph.dependent.end(0, CallOutcome("withdrawn"))
+    with pytest.raises(JobLost):
+        inputs_of(graph.dependent, patient, 0)

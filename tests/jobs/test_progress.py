@@ -86,7 +86,7 @@ def test_a_call_that_was_running_again_does_not_go_on_elsewhere(folder: BatchDir
 
 
 def test_a_call_whose_node_was_lost_runs_again_as_often_as_allowed(folder: BatchDirectory) -> None:
-    assert not move_to_successor(folder, 0, lost=True)
+    assert not move_to_successor(folder, 0, "NodeFailure")
     limited = BatchDirectory(folder.home, TOKEN[::-1])
     lanes = ["lane-0", "lane-1"]
     request = {
@@ -102,7 +102,7 @@ def test_a_call_whose_node_was_lost_runs_again_as_often_as_allowed(folder: Batch
     )
     limited.begin(1, CallStart("f1", "node1", "ab" * 20))
     for number, (attempt, lane) in enumerate([(1, "lane-0"), (2, "lane-1")]):
-        assert move_to_successor(limited, number, lost=True)
+        assert move_to_successor(limited, number, "NodeFailure")
         outcome = limited.ended(number)
         assert outcome is not None
         assert outcome.attempts == attempt, "the first had not begun"
@@ -111,7 +111,7 @@ def test_a_call_whose_node_was_lost_runs_again_as_often_as_allowed(folder: Batch
         assert successor.batch.restart_limit == 0
         asked = successor.batch.request
         assert (asked["after_each"], asked["lanes"], asked["resources"]) == ([[]], [lane], {})
-        assert not move_to_successor(successor, 0, lost=True)
+        assert not move_to_successor(successor, 0, "NodeFailure")
 
 
 def test_losses_of_its_process_count_where_a_call_moves(folder: BatchDirectory) -> None:
@@ -120,7 +120,7 @@ def test_losses_of_its_process_count_where_a_call_moves(folder: BatchDirectory) 
         limited.create(batch(token=limited.token, restart_limit=2), [b"call", b"call"], f"# {limited.token}\n")
         limited.run_again(0, CallAgain(1 + losses, 0, b"", losses))
         limited.begin(0, CallStart("f1", "node1", "ab" * 20))
-        assert move_to_successor(limited, 0, lost=True) is (left is not None)
+        assert move_to_successor(limited, 0, "NodeFailure") is (left is not None)
         outcome = limited.ended(0)
         assert (outcome is None) == (left is None)
         if outcome is not None:

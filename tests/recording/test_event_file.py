@@ -31,6 +31,12 @@ def test_the_file_is_the_users_alone(tmp_path: Path):
     assert (tmp_path / "run.jsonl").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    EventFile("~/run.jsonl").append(b"one\n")
+    assert (tmp_path / "run.jsonl").read_bytes() == b"one\n"
+
+
 def test_two_processes_tear_no_lines(tmp_path: Path):
     path = tmp_path / "run.jsonl"
     writers = [subprocess.Popen([sys.executable, "-c", _WRITER, str(path), name]) for name in ("a", "b")]

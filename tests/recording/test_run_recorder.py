@@ -8,6 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,17 @@ def test_the_story_of_a_call(run: Run):
     assert run.recorder.record.calls[0].state == "finished"
     run.recorder.close(wait=True)
     assert isinstance(run.events[-1], RunEnded)
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [("/home/me/study.py", "study.py:1"), ("/tmp/ipykernel_4711/123.py", "cell:1"), ("<stdin>", "<stdin>:1")],
+)
+def test_the_line_of_a_submission(run: Run, path: str, line: str):
+    submit = partial(run.recorder.submit, lambda *_: Future("f"), len, (), {}, Resources())
+    exec(compile("submit().set_result(1)", path, "exec"), {"submit": submit, "__name__": "__main__"})
+    run.recorder.flush()
+    assert [event.line for event in run.events if isinstance(event, Submitted)] == [line]
 
 
 def test_a_start_before_the_submission_is_known_comes_after_it(run: Run):

@@ -81,6 +81,14 @@ def test_remarks_tell_of_requests_far_from_what_was_used() -> None:
     assert told["fit"] == []
 
 
+def test_a_call_that_ran_out_of_memory_did_not_ask_for_too_much() -> None:
+    failure = Failure("OutOfMemory", "'f' took more than its memory of 1 GiB")
+    given = {"asked": {"memory": 1}, "usage": Usage(1.0, 1.0, GIB // 100)}
+    lost = ended(0, 0.0, 1.0, state="failed", failure=failure, **given)
+    (function,) = summary_of(run_of(lost, ended(1, 1.0, 2.0, **given)), 9.0).functions
+    assert list(remarks(function)) == ["1 call needed more memory than asked for"]
+
+
 def test_workers_of_a_node_are_lanes() -> None:
     lanes = lanes_of(Simulation(400).record(), BEGAN)
     assert [lane.host for lane in lanes] == sorted(lane.host for lane in lanes)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from callyard.status.ended_calls import EndedCalls
+from callyard.status.ended_calls import EndedCalls, FailedCall
 from callyard.status.executor_status import ExecutorStatus, RunningCall
 
 pytestmark = pytest.mark.wide
@@ -58,6 +58,20 @@ def test_many_functions_and_calls_fit_on_a_screen() -> None:
     assert len(lines) < 45
     assert "1,988 others" in str(status)
     assert "and 988 more" in str(status)
+
+
+def test_names_are_shown_in_one_line_each() -> None:
+    status = ExecutorStatus("odd")
+    status.add("a\n\x1b[31m", "finished")
+    status.add_running(RunningCall(1, "n" * 1000))
+    status.failures.append(FailedCall("a\nb", "ValueError"))
+    assert str(status).splitlines()[2:] == [
+        f"{'':62}  running  finished",
+        rf"  a \x1b[31m{'1':>69}",
+        f"  {'n' * 57}...        1",
+        f"       1  {'n' * 57}... runs",
+        "  a b failed: ValueError",
+    ]
 
 
 def test_json_and_back() -> None:

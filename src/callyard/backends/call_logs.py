@@ -44,6 +44,8 @@ class CallLogs:
         """
         if not isinstance(directory, (str, os.PathLike)):
             raise TypeError(f"logs must be the path of a directory, not {directory!r}")
+        if not os.fspath(directory):
+            raise CallyardError("logs='' names no directory; use '.' for the one you are in")
         self.path = os.path.abspath(expand(os.fspath(directory)))
         try:
             os.makedirs(self.path, mode=0o700, exist_ok=True)

@@ -16,13 +16,14 @@ from ..events.recorder import Recorder
 from ..futures import Future, when_ended
 from ..pool.call import Call, CallDurations, CallPlan
 from ..pool.threaded_runner import ThreadedRunner
-from ..resources import Resources
+from ..resources import LIMITS, Resources
 from ..serialize.function_registry import FunctionDefinition, FunctionRegistry, dumps
 from ..serialize.packer import Packed, Packer, load_with_inputs
 from ..serialize.shared_memory import SegmentPool
 from ..serialize.unpicklable import UnsendableGlobal, culprit, instead, place
 from ..status.executor_status import FOR_OTHER_CALLS, ExecutorStatus
 from ..utils.identity_cache import IdentityCache
+from ..worker.current_call import MORE_MEMORY
 from .base import Settings
 from .cached.cached_future import Arguments, CachedCall, KeyedResult
 from .call_logs import CallLogs
@@ -75,6 +76,10 @@ class LiveBackend:
     def _make_plan(self, resources: Resources) -> CallPlan:
         plan = self.make_plan(resources)
         plan.measured = self._runner.recorder is not None
+        # Now: a later limit that can never be had is refused at `submit`, too.
+        plan.after = {error: self._make_plan(more) for error in LIMITS if (more := resources.after(error)) is not None}
+        if resources.next_memory:
+            plan.options = {**plan.options, MORE_MEMORY: True}
         return plan
 
     def make_plan(self, resources: Resources) -> CallPlan:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from ..errors import ResourceError
 from ..pool.call_shape import KindOffer, NodeCapacity, NodeOffer
+from ..resource_values import memory_bytes
 from ..resources import Resources
 from ..schedulers.base import JobRequest, Scheduler
 from ..schedulers.steps import NodeGroup
@@ -14,7 +15,7 @@ from .cluster import AgentLog, agent_command
 from .failed_nodes import FailedNodes
 from .launch_settings import LaunchSettings
 from .node_kind import AskedKind
-from .resource_mapping import memory_bytes, plan_for_nodes, with_nodes
+from .resource_mapping import plan_for_nodes, with_nodes
 from .run_directories import log_directory
 
 __all__ = ["PilotKind"]

@@ -12,6 +12,7 @@ from ..errors import ResourceError
 from ..pool.call import CallPlan
 from ..pool.call_shape import KindOffer, NodeCapacity, NodeNeed, NodeOffer, WorkerShape
 from ..pool.mpi_launcher import why_no_mpi
+from ..resource_values import memory_bytes
 from ..resources import Resources
 from ..schedulers.steps import RankOptions
 from ..utils.environment import THREADS
@@ -303,11 +304,6 @@ def _signal_number(resources: Resources) -> int:
     return int(signal.Signals[f"SIG{resources.warn_signal}"])
 
 
-def memory_bytes(memory: float | None) -> int:
-    """Return GiB in bytes, at least one, because 0 stands for a call without a limit."""
-    return 0 if memory is None else max(1, int(memory * GIB))
-
-
 # -- as a job ------------------------------------------------------------------------------------------------
 
 
@@ -346,4 +342,4 @@ def thread_variables(resources: Resources) -> dict[str, str]:
 def shown(resources: Resources) -> dict[str, Any]:
     """Return the resources that were asked for, for people."""
     asked = resources.asked().items()
-    return {name: value if isinstance(value, (int, float)) else str(value) for name, value in asked}
+    return {name: value if isinstance(value, (int, float, list)) else str(value) for name, value in asked}

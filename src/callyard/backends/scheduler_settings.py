@@ -141,7 +141,7 @@ class SchedulerSettings:
         return {name: value for name in self._defaults if (value := getattr(self, name)) is not None}
 
     def _log_bytes(self) -> int:
-        from .resource_mapping import memory_bytes
+        from ..resource_values import memory_bytes
 
         return max(_LEAST_LOG, memory_bytes(self.log_limit))
 

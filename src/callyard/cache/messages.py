@@ -70,7 +70,11 @@ class RunDeclined(Frozen):
 
 
 class RunAgain(Frozen):
-    """The note beside the arguments with which a call is to run again, because it has raised `Again`."""
+    """The note that a call is to run again.
+
+    Beside a result, which is the arguments: the call has raised `Again`. Beside an error: the call has used up its
+    memory, and there is a next limit.
+    """
 
 
 class RunOutcome(Frozen):

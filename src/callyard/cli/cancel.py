@@ -24,7 +24,7 @@ from .arguments import VARIABLE, add_json, add_place, from_environment, open_cac
 from .confirm import add_yes, confirm
 from .list_calls import row_of_job
 
-__all__ = ["cancel_jobs", "configure", "run", "told"]
+__all__ = ["cancel_jobs", "cancel_named", "configure", "run"]
 
 _NAME = r"(\d+)(?:\.(\d+))?:(\d+)"  # of a call: process, executor, number
 _SHORTEST = 4  # characters of a key by which calls of running executors are looked for
@@ -42,11 +42,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Cancel the calls, and print their names."""
-    done, options.words = _cancel_live(options.words)
+    done: list[str] = []
+    try:
+        jobs, path = _cancel(options, done)
+    except Exception:  # one of the words is wrong, and those before it are done
+        if done:
+            _print(options, done, [])
+        raise
+    _print(options, done, jobs)
+    if not done and not jobs:
+        print(f"callyard cancel: no job in {path} waits or runs; other calls are cancelled by name", file=sys.stderr)
+    return 0
+
+
+def _cancel(options: argparse.Namespace, done: list[str]) -> tuple[list[JobCallStatus], str]:
+    """Cancel the calls; add what was done to live ones to `done`, and return the jobs, and their cache."""
+    options.words = _cancel_live(options.words, done)
     others = options.words[1:] if _begins_with_directory(options.words) else options.words
     if done and not others and not options.all:
-        print_json({"cancelled": [{"words": words} for words in done]}) if options.json else print(*done, sep="\n")
-        return 0
+        return [], ""
     directory, beginnings = _place(options)
     cache = to_change(open_cache(options, directory))
     calls = _chosen(cache, options, beginnings)
@@ -55,38 +69,52 @@ def run(options: argparse.Namespace) -> int:
         preview = f"{tables.by_function(rows)}\n{tables.total(rows)}"
         confirm(options, preview, "Cancel them?", "; `callyard list` lists the calls")
     cancel_jobs(calls)
+    return calls, cache.path
+
+
+def _print(options: argparse.Namespace, done: list[str], jobs: list[JobCallStatus]) -> None:
     if options.json:
         of_executors: list[dict[str, object]] = [{"words": words} for words in done]
-        print_json({"cancelled": [*of_executors, *({"key": call.known_as, "job": call.job} for call in calls)]})
-    else:
-        print(*done, sep="\n", end="\n" if done else "")
-        for call in calls:
-            print(f"cancelled {call.name!r}, key {call.known_as}{f', job {call.job}' if call.job else ''}")
-        if not calls:
-            print(f"callyard cancel: no call in {cache.path} waits or runs", file=sys.stderr)
-    return 0
+        print_json({"cancelled": [*of_executors, *({"key": call.known_as, "job": call.job} for call in jobs)]})
+        return
+    for words in done:
+        print(words)
+    for call in jobs:
+        print(f"cancelled {call.name!r}, key {call.known_as}{f', job {call.job}' if call.job else ''}")
 
 
-def _cancel_live(words: list[str]) -> tuple[list[str], list[str]]:
-    """Cancel the calls of running executors that these words name; return what was done, and the other words."""
-    done, others = [], list[str]()
+def _cancel_live(words: list[str], done: list[str]) -> list[str]:
+    """Cancel the calls of running executors that these words name; return the other words."""
+    others = list[str]()
     for word in words:
         named = re.fullmatch(_NAME, word)
         if named is not None:
-            pid, executor, number = int(named[1]), int(named[2] or 1), int(named[3])
-            found = told(ask_all("cancel", pid, executor=executor, call=number))
+            found = cancel_named(int(named[1]), int(named[2] or 1), int(named[3]))
             if not found:
                 raise CacheError(f"no call {word} waits or runs; `callyard status` shows those that do")
         elif os.path.isdir(expand(word)) or len(word) < _SHORTEST:
             found = []
         else:
-            found = told(ask_all("cancel", key=word))
+            found = _told(ask_all("cancel", key=word))
         done += found
         others += [] if found else [word]
-    return done, others
+    return others
 
 
-def told(processes: list[ProcessAnswer]) -> list[str]:
+def cancel_named(pid: int, executor: int, number: int) -> list[str]:
+    """Cancel the call of this number, of one of the executors of a process; return what was done.
+
+    Raises:
+        CacheError: the process does not answer.
+    """
+    answers = ask_all("cancel", pid, executor=executor, call=number)
+    for answer in answers:
+        if answer.answer is None:  # the question stays with it
+            raise CacheError(f"process {pid} {answer.problem}, so it may cancel the call later: see `callyard status`")
+    return _told(answers)
+
+
+def _told(processes: list[ProcessAnswer]) -> list[str]:
     """Return what the processes have done."""
     return [words for process in processes if process.answer for words in process.answer.get("done", ())]
 

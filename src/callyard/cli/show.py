@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -168,6 +169,7 @@ def _rows_of_job(call: JobCallStatus) -> Iterator[tuple[str, str]]:
     yield "job", call.job or ""
     yield "node", call.node
     yield "resources", ", ".join(f"{name}={value}" for name, value in resources.items())
+    yield "attempt", _attempt(call)
     yield "arguments", call.arguments
     yield "inputs", ", ".join(given.name for given in call.inputs)
     yield "log", call.folder.log(call.number) if call.began is not None else ""
@@ -180,6 +182,15 @@ def _rows_of_failure(failure: Failure) -> Iterator[tuple[str, str]]:
     yield "error", failure.words
     yield "ended by", failure.signal or ("" if failure.exit_code is None else f"exit code {failure.exit_code}")
     yield "traceback", "" if failure.traceback.strip() == failure.words else failure.traceback
+
+
+def _attempt(call: JobCallStatus) -> str:
+    """Return the number of the present attempt of a call, and the limits of earlier ones; "" for the first."""
+    with suppress(OSError, CacheError):
+        kept, ended = call.folder.again(call.number), call.folder.ended(call.number)
+        attempt = ended.attempts if ended is not None else 1 if kept is None else kept.attempt
+        return f"{attempt}{call.folder.batch.tried}" if attempt > 1 else ""
+    return ""
 
 
 def _used(entry: Entry) -> str:

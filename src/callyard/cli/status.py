@@ -89,7 +89,10 @@ def _lines_of_daemon(said: dict[str, Any] | None) -> list[str]:
     if said is None:
         return []
     counts = f"{said.get('running', 0)} running, {said.get('waiting', 0)} waiting"
-    return [f"{said['pid']} the daemon of this machine's detached calls", f"  jobs: {counts}"]
+    there = {"cores": said["cores"], "gpus": len(said["gpus"]), "memory": said["memory"]}
+    use = ExecutorStatus(capacity=there, used=said["used"]).use_in_words() if "used" in said else ""  # of an older one
+    lines = [f"  in use: {use}"] if use else []
+    return [f"{said['pid']} the daemon of this machine's detached calls", f"  jobs: {counts}", *lines]
 
 
 def _jobs(options: argparse.Namespace) -> dict[str, dict[str, dict[str, int]]]:

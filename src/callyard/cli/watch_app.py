@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from rich.text import Text
 from textual import work
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
@@ -11,11 +12,19 @@ from textual.containers import VerticalScroll
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Static
 
+from ..errors import CallyardError
+from ..utils.shown_text import visible
 from .watch_rows import CallRow, CallsNow, Source
 
 __all__ = ["WatchApp"]
 
 _COLUMNS = ("CALL", "FUNCTION", "STATE", "WHERE, OR WAITS", "TIME")
+
+
+def in_its_colours(text: str) -> Text:
+    """Return a text with its colours; one with other control characters in plain, with all of them visible."""
+    coloured = Text.from_ansi(text)
+    return coloured if visible(coloured.plain) == coloured.plain else Text(visible(text))
 
 
 class TextScreen(ModalScreen[None]):
@@ -29,9 +38,9 @@ class TextScreen(ModalScreen[None]):
         self.text = text
 
     def compose(self) -> ComposeResult:
-        """Show the text as it is: what calls print is no markup."""
+        """Show the text in its own colours: what calls print is no markup, and the terminal must not obey it."""
         with VerticalScroll(id="text"):
-            yield Static(self.text, markup=False)
+            yield Static(in_its_colours(self.text), id="words")
         yield Footer()
 
 
@@ -84,7 +93,7 @@ class WatchApp(App[None]):
         self.look()
 
     @property
-    def table(self) -> DataTable[str]:
+    def table(self) -> DataTable[Text]:
         """The table of calls."""
         return self.query_one(DataTable)
 
@@ -104,7 +113,8 @@ class WatchApp(App[None]):
         table.clear()
         self._rows = {row.id: row for row in now.rows}
         for row in self._rows.values():
-            table.add_row(row.id, row.function, row.state, row.where, row.time, key=row.id)
+            cells = (row.id, row.function, row.state, row.where, row.time)
+            table.add_row(*map(Text, cells), key=row.id)  # a name, or the words of an error, are no markup
         if chosen is not None and chosen.id in self._rows:
             table.move_cursor(row=list(self._rows).index(chosen.id))
         self.set_timer(self._period, self.look)
@@ -154,6 +164,8 @@ class WatchApp(App[None]):
         """Cancel a call, in a thread, and say what was done."""
         try:
             words = self._source.cancel(row)
+        except CallyardError as error:
+            words = str(error)
         except Exception as error:
             words = f"{type(error).__name__}: {error}"
         self.call_from_thread(self.notify, words, markup=False)

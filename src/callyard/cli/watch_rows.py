@@ -20,7 +20,7 @@ from ..status.executor_status import ExecutorStatus
 from ..utils.quantities import duration
 from ..utils.shown_text import one_line
 from .arguments import open_cache
-from .cancel import cancel_jobs, told
+from .cancel import cancel_jobs, cancel_named
 from .logs import log_of
 from .status import name_of_executor
 from .tables import short
@@ -121,9 +121,7 @@ class Source:
     def cancel(self, row: CallRow) -> str:
         """Cancel a call; return what was done."""
         if row.place is not None:
-            pid, executor, number = row.place
-            done = told(ask_all("cancel", pid, executor=executor, call=number))
-            return "; ".join(done) or f"{row.id} has ended"
+            return "; ".join(cancel_named(*row.place)) or f"{row.id} has ended"
         calls = [call for call in self._job(row) if call.state in _GOING_ON]
         cancel_jobs(calls)
         return f"cancelled {row.function}" if calls else f"{row.id} has ended"

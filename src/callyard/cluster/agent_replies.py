@@ -83,10 +83,13 @@ class AgentReply:
         else:
             self._say_whole(RESULT, {}, [cast(Packed, packed)])
 
-    def pass_again_on(self, arguments: Lazy) -> None:
-        """Send the arguments of an `Again` back: the driver chooses the node of the next run."""
+    def pass_again_on(self, packed: Lazy, failed: bool) -> None:
+        """Send the arguments of an `Again` back, or the error of used-up memory: the driver places the next run."""
         self._note = RunAgain()
-        self.finish(arguments)
+        if failed:
+            self._say_whole(ERROR, {}, [cast(Packed, packed)])
+        else:
+            self.finish(packed)
 
     @property
     def _more(self) -> bool:

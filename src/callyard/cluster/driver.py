@@ -25,7 +25,7 @@ from ..events.recorder import Recorder
 from ..futures import Future, Lazy, ends_futures
 from ..pool.call import Call, refuse
 from ..pool.threaded_runner import ThreadedRunner
-from ..pool.worker_events import cancel_unwanted, finish
+from ..pool.worker_events import cancel_unwanted, finish, prepare_again, words_of_more
 from ..serialize.shared_memory import SegmentPool
 from ..status.call_status import CallStatus
 from ..status.executor_status import ExecutorStatus
@@ -231,16 +231,25 @@ class ClusterDriver(ThreadedRunner):
             if how == "lost" and hasattr(call, "unwanted"):
                 cancel_unwanted(call)
             elif how == "lost":
-                call.future.fail_with(what) if isinstance(what, BaseException) else call.future.fail(what)
-            elif call.asks_again and not hasattr(call, "unwanted"):
-                self._run_again(call, what)
-            else:
+                self._fail_or_run_with_more(call, what)
+            elif not call.asks_again or hasattr(call, "unwanted") or (how == "error" and self._killed_at is not None):
                 finish(call, what, how == "error")
+            else:
+                self._run_again(call, what, how == "error")
 
-    def _run_again(self, call: Call, arguments: Lazy) -> None:
-        """Put a call that has raised `Again` behind all others, unless the driver is being killed."""
-        call.run_again(arguments)
-        self._wait_again([call], "for its next run, because it has raised Again")
+    def _fail_or_run_with_more(self, call: Call, error: Any) -> None:
+        name = type(error).__name__
+        if self._killed_at is None and call.run_with_more(name):
+            self._wait_again([call], words_of_more(name))
+            self._inbox.append(call)
+        elif isinstance(error, BaseException):
+            call.future.fail_with(error)
+        else:
+            call.future.fail(error)
+
+    def _run_again(self, call: Call, what: Lazy, failed: bool) -> None:
+        """Put a call that is to run again behind all others, unless the driver is being killed."""
+        self._wait_again([call], prepare_again(call, what, failed))
         if self._killed_at is None:
             self._inbox.append(call)
         else:

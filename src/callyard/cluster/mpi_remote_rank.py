@@ -126,7 +126,7 @@ class Bridge:
             self._warn_of_no_mpi(call, arrived)
         for call, packed, failed in connection.take_frames(connection, arrived):
             if call.asks_again:
-                call.future.pass_again_on(packed)
+                call.future.pass_again_on(packed, failed)
             else:
                 finish(call, packed, failed)
         connection.catch_up()

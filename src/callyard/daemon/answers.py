@@ -84,6 +84,7 @@ class Commands:
         states = [job.state for job in self._runner.table.jobs.values() if job.state != "ended"]
         cores, gpus, memory = self._capacity
         there = {"pid": os.getpid(), "cores": cores, "gpus": gpus, "memory": memory}
+        there["used"] = self._runner.table.placement.in_use()
         return json.dumps({**there, **{state: states.count(state) for state in ("running", "waiting")}})
 
     def _stop(self, *_: object) -> str:

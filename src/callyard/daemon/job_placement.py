@@ -65,6 +65,10 @@ class JobPlacement(Generic[J]):
         self._used, self._used_gpus = _Used(), set[str]()
         self._shares: dict[str, _Used] = {}
 
+    def in_use(self) -> dict[str, int]:
+        """Return the resources given out: cores and gpus (counts), memory (bytes)."""
+        return {"cores": self._used.cores, "gpus": len(self._used_gpus), "memory": self._used.memory}
+
     def why_never(self, need: JobNeed) -> str:
         """Return the reason why such a job could never run; empty if it could."""
         share = need.share

@@ -17,9 +17,9 @@ from typing import Any
 
 from ..futures import Future, Lazy, when_ended
 from ..status.call_status import name_of
+from .failure_path import add_path
 
 _thread = threading.local()
-_PATH_LENGTH = 12  # the most names shown of the path from a failed call to a call that could not run
 
 
 def when_done(sources: Sequence[Any], call: Future[Any], start: Callable[[], None]) -> None:
@@ -134,10 +134,7 @@ class DependencyFailure:
 
     def load(self) -> BaseException:
         error: BaseException = self.failure.load()
-        note = f"callyard: {' <- '.join(self.names())}"
-        notes = [n for n in getattr(error, "__notes__", ()) if not str(n).startswith("callyard: ")]
-        # `add_note` by hand: Python 3.10 has none, and the class may be frozen.
-        BaseException.__setattr__(error, "__notes__", [*notes, note])
+        add_path(error, self.names())
         return error
 
     def names(self) -> list[str]:
@@ -146,7 +143,4 @@ class DependencyFailure:
         while link is not None:
             name, link = link
             names.append(name)
-        if len(names) > _PATH_LENGTH:
-            half = _PATH_LENGTH // 2
-            names[half:-half] = ["..."]
         return names

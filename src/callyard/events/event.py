@@ -80,7 +80,7 @@ class Submitted:
 
     Attributes:
         name: the name of the called function.
-        line: the place of the submission in the user's code, as "study.py:12"; "" if unknown.
+        line: the place of the submission in the user's code, as "study.py:12", in a notebook "cell:3"; "" if unknown.
         asked: the resources asked for, by name.
         inputs: the numbers of the calls of this run whose results the call takes.
         key: the key in the cache; None without a cache, or while the key is unknown.

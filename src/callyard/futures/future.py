@@ -203,7 +203,7 @@ class Future(FutureState[T]):
             return accounts is None or accounts.note_failure(self.name, packed)
         return self._had_ended(is_new)
 
-    def pass_again_on(self, arguments: Lazy) -> None:
+    def pass_again_on(self, packed: Lazy, failed: bool) -> None:
         raise NotImplementedError
 
     def fail_with(self, error: BaseException) -> bool:

@@ -9,7 +9,7 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 from ..serialize.names_in_code import IDLE, Step, all_codes, imported, inner_codes, steps
-from .containers import CONTAINERS, outline
+from .containers import CONTAINERS, Outliner, outline
 from .digest import ATOMS, combine, text
 from .identity_memo import Memo
 from .packages import PYTHON
@@ -92,7 +92,7 @@ class _ConstantEncoder:
         return self.definition(value) if any(value is one for one in _CONVERSIONS) else self.sentinel(value)
 
     def outline(self, value: Any) -> bytes:
-        return outline(value, bytecode_token)
+        return outline(value, Outliner(bytecode_token))
 
     def definition(self, thing: Any) -> bytes:
         return _by_name("builtins", thing)

@@ -12,20 +12,35 @@ from contextlib import suppress
 from enum import Enum
 from functools import partial
 from types import CodeType, FunctionType, MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
+from ..dependencies.replace_futures import is_future
 from .digest import ATOMS, Encoder, Handler, UnkeyableError, combine, text
 from .packages import module_of
 
 
-def outline(value: Any, code_token: Callable[[CodeType], bytes], depth: int = 3) -> bytes:
+class Outliner(NamedTuple):
+    """What an encoder tells for outlines.
+
+    Attributes:
+        code_token: makes the token of a function's code; lambdas cannot be told apart by their names.
+        result_of: returns the result as which a future counts, or None if it has none; default: there are no futures.
+    """
+
+    code_token: Callable[[CodeType], bytes]
+    result_of: Callable[[Any], Any] | None = None
+
+
+def outline(value: Any, by: Outliner, depth: int = 3) -> bytes:
     """Return the bytes for sorting a value: the token of an atom, otherwise the facts known without a walk.
 
     Args:
         value: a key, or an element of a set.
-        code_token: makes the token of a function's code; lambdas cannot be told apart by their names.
+        by: tells what code and futures count as.
         depth: the number of levels of containers and attributes to count.
     """
+    if by.result_of is not None and is_future(value):
+        value = by.result_of(value)
     kind = type(value)
     atom = ATOMS.get(kind)
     if atom is not None:
@@ -33,25 +48,25 @@ def outline(value: Any, code_token: Callable[[CodeType], bytes], depth: int = 3)
     if not depth:
         return b"..."
     if kind is tuple or kind is frozenset:
-        parts = (outline(part, code_token, depth - 1) for part in value)
+        parts = (outline(part, by, depth - 1) for part in value)
         return combine(b"-", parts if kind is tuple else sorted(parts))
     names = text(b"-", module_of(kind), kind.__qualname__)
     if kind is FunctionType:
-        return combine(b"-", [names, *_outline_of_function(value, code_token, depth)])
+        return combine(b"-", [names, *_outline_of_function(value, by, depth)])
     if issubclass(kind, (type, Enum)):
         return combine(b"-", [names, text(b"-", str(getattr(value, "__qualname__", "") or value.name))])
-    pairs = sorted((ATOMS[str](str(n)), outline(v, code_token, depth - 1)) for n, v in _attributes(value).items())
+    pairs = sorted((ATOMS[str](str(n)), outline(v, by, depth - 1)) for n, v in _attributes(value).items())
     return combine(b"-", [names, *(part for pair in pairs for part in pair)])
 
 
-def _outline_of_function(function: FunctionType, code_token: Callable[[CodeType], bytes], depth: int) -> list[bytes]:
+def _outline_of_function(function: FunctionType, by: Outliner, depth: int) -> list[bytes]:
     """Return the outlines of a function's name, code, defaults and closure."""
     held = [*(function.__defaults__ or ())]
     for cell in function.__closure__ or ():
         with suppress(ValueError):  # an empty one
             held.append(cell.cell_contents)
-    own = [text(b"-", function.__qualname__), code_token(function.__code__)]
-    return [*own, *(outline(value, code_token, depth - 1) for value in held)]
+    own = [text(b"-", function.__qualname__), by.code_token(function.__code__)]
+    return [*own, *(outline(value, by, depth - 1) for value in held)]
 
 
 def _attributes(value: Any) -> dict[Any, Any]:

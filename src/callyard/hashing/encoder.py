@@ -13,7 +13,7 @@ from typing import Any
 from ..dependencies.wait import failure_of
 from ..serialize.change_detection import LRU
 from .code import code_token
-from .containers import outline
+from .containers import Outliner, outline
 from .digest import ATOMS, PendingFuture, UnkeyableError, combine, text
 from .packages import module_of, owner
 from .types import handler_of
@@ -129,7 +129,7 @@ class BaseEncoder(ABC):
 
     def outline(self, value: Any) -> bytes:
         """Return the bytes for sorting a key or an element of a set."""
-        return outline(value, code_token)
+        return outline(value, Outliner(code_token, self.result_of))
 
     # -- tokens that depend on the kind of encoder -----------------------------------------------------
 
@@ -158,13 +158,19 @@ class BaseEncoder(ABC):
         known: bytes | None = getattr(future, "result_token", None) if future.done() else None
         if known is not None and not self.opens_results:
             return known
-        if not future.done() or future.cancelled() or failure_of(future) is not None:
-            return self.pending(future)
-        return self.token(future.result())
+        return self.token(future.result()) if _has_result(future) else self.pending(future)
+
+    def result_of(self, future: Any) -> Any:
+        """Return the result of a future for an outline, for which a token does not do; None without a result."""
+        return future.result() if _has_result(future) else None
 
     def pending(self, future: Any) -> bytes:
         """Return the token of a future without a result, or raise an error."""
         raise PendingFuture
+
+
+def _has_result(future: Any) -> bool:
+    return future.done() and not future.cancelled() and failure_of(future) is None
 
 
 class LenientEncoder(BaseEncoder):

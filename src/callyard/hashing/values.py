@@ -78,3 +78,6 @@ class LinkedEncoder(ValueEncoder):
             return super().future(future)
         self.links += 1
         return text(b"<", identity)
+
+    def result_of(self, future: Any) -> Any:
+        return None if getattr(future, "identity", "") else super().result_of(future)

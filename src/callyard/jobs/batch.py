@@ -79,6 +79,23 @@ class Batch(Frozen):
         return {token for each in named for _, token, _ in each}
 
     @property
+    def has_next_limits(self) -> bool:
+        """Whether a call that goes beyond a limit may have another one to try."""
+        asked = self.request.get("resources", {})
+        return any(isinstance(asked.get(name), list) for name in ("memory", "run_time"))
+
+    @property
+    def limit(self) -> str:
+        """The limit that lets a call run again in this batch, as "memory=16 GiB"; "" for a first attempt."""
+        return str(self.request.get("limit", ""))
+
+    @property
+    def tried(self) -> str:
+        """The limits of earlier attempts, as the end of an error's sentence; "" if there were none."""
+        earlier = self.request.get("tried", ())
+        return f"; earlier attempts had {', '.join(earlier)}" if earlier else ""
+
+    @property
     def size(self) -> int:
         """The number of elements; a single job counts as one."""
         return 1 if self.elements is None else len(self.elements)
@@ -259,7 +276,7 @@ class CallStart(Frozen):
 
 
 class CallAgain(Frozen):
-    """The next attempt of a call that has raised `Again`, or that was lost with its process or its node."""
+    """The next attempt of a call that has raised `Again`, gone beyond a limit, or was lost with its process or node."""
 
     attempt: int  # its number; the first attempt was 1
     restarts: int  # of its job for the sake of the attempts

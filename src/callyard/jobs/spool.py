@@ -4,6 +4,7 @@
                         calls     the calls themselves, one behind the other
                         buffers   likewise, the large parts of their arguments, each content once
                         script    the job's script
+                        scripts   likewise of later attempts, with other limits, where they differ
                         job       the scheduler's ID of the job, or of each element; written after the submission
                         job.0-9   likewise, of the first ten elements, if not all could be submitted at once
                         3.begun   call 3 is running: the place, and the key
@@ -28,7 +29,7 @@ import os
 from ..cache.directory import CacheDirectory, remove_tree, sync_directory
 from ..errors import CacheError
 from ..system.process_identity import may_live
-from ..utils.lite_stdlib import Container, Iterable, Iterator, Sequence, suppress
+from ..utils.lite_stdlib import Container, Iterable, Iterator, Mapping, Sequence, json_dumps, json_loads, suppress
 from .batch import Batch, BatchPart, CallAgain, CallOutcome, CallPosition, CallStart
 from .call_files import CallFiles, exit_file
 
@@ -43,6 +44,7 @@ __all__ = [
 ]
 
 _DIGITS = 10  # of the number of a call, at most
+_NONE: Mapping[str, str] = {}
 ENDED = ("end", "seen", "superseded")  # the progress of calls that have ended
 
 
@@ -67,20 +69,29 @@ class BatchDirectory(CallFiles):
         script: str,
         again: CallAgain | None = None,
         buffers: Sequence[bytes | memoryview] = (),
+        scripts: Mapping[str, str] = _NONE,
+        earlier_log: str = "",
     ) -> None:
         """Write all files for the job; from then on the batch is meant to be submitted. Half of them are removed.
 
-        `again`: the arguments with which its only call goes on.
+        `again`: the arguments with which its only call goes on. `scripts`: those of later attempts, by their limits.
+        `earlier_log`: the path of the log that goes on in this call's.
         """
+        self.prepare(batch)
         building = self.home.temporary_directory("jobs")
         try:
             if buffers:
                 self._write_into(building, "buffers", *buffers)
             self._write_into(building, "calls", *calls)
             self._write_into(building, "script", script.encode())
+            if scripts:
+                self._write_into(building, "scripts", json_dumps(dict(scripts)).encode())
             self._write_into(building, "batch", batch.dump())
             if again is not None:
                 self._write_into(building, "0.again", again.dump())
+            if earlier_log:
+                with suppress(OSError):  # none was written, or the file system has no links
+                    os.link(earlier_log, f"{building}/{os.path.basename(self.log(0))}")
             # The last step of the writing: the name appears with all files behind it.
             os.rename(building, self.path)
             sync_directory(f"{self.home.path}/jobs")
@@ -88,7 +99,6 @@ class BatchDirectory(CallFiles):
             remove_tree(building)
             self.remove()
             raise
-        self._batch = batch
 
     def submitted_as(self, part: BatchPart) -> None:
         """Write down the elements that the scheduler has, and the ID of their job."""
@@ -154,6 +164,13 @@ class BatchDirectory(CallFiles):
     def script(self) -> str:
         """Return the text that the scheduler runs."""
         return self._read("script").decode()
+
+    def scripts(self) -> dict[str, str]:
+        """Return the scripts of later attempts, by their limits; none if they do not differ from this one."""
+        with suppress(FileNotFoundError):
+            found: dict[str, str] = self._parsed("scripts", json_loads)
+            return found
+        return {}
 
     # -- for all who wait ----------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ __all__ = [
     "check_text",
     "is_behind",
     "is_ready",
+    "job_time",
     "label",
     "next_part",
     "note_of",
@@ -30,8 +31,14 @@ __all__ = [
     "trial_of",
 ]
 
+_MARGIN = 60.0  # s for a job besides the calls
 Known = Mapping[str, BatchDirectory]  # by their tokens
 _NONE: Known = {}
+
+
+def job_time(run_time: float, grace: float, calls: int) -> float:
+    """Return the scheduler's limit for a job with so many calls of `run_time` each, and then their `grace` (s)."""
+    return (run_time + grace) * calls + _MARGIN
 
 
 def note_of(

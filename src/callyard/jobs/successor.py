@@ -1,9 +1,9 @@
 """The successors of calls that cannot go on in their own job: batches that any process may submit.
 
 Two kinds of calls move to a successor. A call that has asked to be run again, or was lost and has a `restart_limit`, in
-a job that the scheduler does not start again, goes on with the arguments of its next attempt. A call that takes the
-result of a moved call goes after it: its own job waits for one that has ended, so the scheduler cancels it or starts it
-too early.
+a job that the scheduler does not start again, goes on with the arguments of its next attempt; so does a call that has
+gone beyond a limit, with the next one of the list that it was given. A call that takes the result of a moved call goes
+after it: its own job waits for one that has ended, so the scheduler cancels it or starts it too early.
 
 A successor has not been submitted. A process that waits for the call submits it, or `callyard resume`.
 """
@@ -15,29 +15,39 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..cache.claims import Claim, Claims
+from ..resources import Resources
 from .batch import Batch, CallAgain, CallFile, CallOutcome
 from .call_files import follow_moves
 from .find_batches import folders_by_age
+from .next_limits import limits_of, next_resources, with_limits, with_limits_of
 from .planner import ArrayDependency
 from .spool import BatchDirectory
 
 __all__ = ["move_after", "move_after_inputs", "move_to_successor"]
 
 
-def move_to_successor(folder: BatchDirectory, number: int, *, lost: bool = False) -> bool:
+class _Attempt(NamedTuple):
+    """The next attempt of a call: `kept` for its job, so many used `restarts` of those allowed, and other limits."""
+
+    kept: CallAgain | None
+    restarts: int = 0
+    resources: Resources | None = None  # None: those of the last attempt
+
+
+def move_to_successor(folder: BatchDirectory, number: int, error: str = "") -> bool:
     """Write the successor of a call, and that as its outcome, unless another process is at it; dependent calls follow.
 
-    Return False, and write nothing, if nothing lets the call run again. `lost`: the job has ended with its node, so
-    `restart_limit` counts.
+    Return False, and write nothing, if nothing lets the call run again. `error`: the name of the error with which its
+    job has ended. After a "NodeFailure" `restart_limit` counts, after "OutOfMemory" and "TimeLimitExceeded" the limits
+    that are left to try.
     """
-    kept = _next_attempt(folder, number, lost)
-    if kept is None:
+    attempt = _next_attempt(folder, number, error)
+    if attempt is None:
         return False
-    restarts = kept.losses + (0 if folder.asks_again(number) else 1)
-    if _move_alone(folder, number, kept.replace(restarts=0, losses=0), restarts=restarts):
+    if _move_alone(folder, number, attempt):
         _move_dependents(folder)
     return True
 
@@ -45,36 +55,37 @@ def move_to_successor(folder: BatchDirectory, number: int, *, lost: bool = False
 def move_after(folder: BatchDirectory, number: int, token: str, input_number: int) -> None:
     """Write the successor of a call that has not begun, as a job that begins after the job of this input."""
     element = BatchDirectory(folder.home, token).batch.element_of(input_number)
-    if _move_alone(folder, number, folder.again(number), [ArrayDependency("any", token, element)]):
+    if _move_alone(folder, number, _Attempt(folder.again(number)), [ArrayDependency("any", token, element)]):
         _move_dependents(folder)
 
 
-def _next_attempt(folder: BatchDirectory, number: int, lost: bool) -> CallAgain | None:
+def _next_attempt(folder: BatchDirectory, number: int, error: str) -> _Attempt | None:
     """Return the next attempt of a call; None if it does not run again."""
     kept = folder.again(number)
     if kept is not None and folder.asks_again(number):
-        return kept
-    losses = 0 if kept is None else kept.losses
-    if not lost or losses >= folder.batch.restart_limit:
+        return _Attempt(kept.replace(restarts=0, losses=0), kept.losses)
+    losses, resources = 0 if kept is None else kept.losses, next_resources(folder.batch, error)
+    if resources is None and (error != "NodeFailure" or losses >= folder.batch.restart_limit):
         return None
-    run = 0 if folder.begun(number) is None else 1  # its node may have been gone before
-    return CallAgain(1 + run, 0, b"") if kept is None else kept.replace(attempt=kept.attempt + run)
+    run = 0 if folder.begun(number) is None else 1  # its job may have ended before
+    kept = CallAgain(1, 0, b"") if kept is None else kept.replace(restarts=0, losses=0)
+    kept = kept.replace(attempt=kept.attempt + run)
+    if resources is None:
+        return _Attempt(kept, losses + 1)
+    of_its_job = folder.batch.of_element(folder.batch.element_of(number))
+    # Another call of its job has used up what the job had. It is alone in the next one.
+    keeps_limits = run == 0 and number != of_its_job[0]
+    return _Attempt(kept, losses, None if keeps_limits else resources)
 
 
-def _move_alone(
-    folder: BatchDirectory,
-    number: int,
-    kept: CallAgain | None,
-    after: Sequence[ArrayDependency] = (),
-    restarts: int = 0,
-) -> bool:
+def _move_alone(folder: BatchDirectory, number: int, attempt: _Attempt, after: Sequence[ArrayDependency] = ()) -> bool:
     """Move one call; return False if another process is at it."""
     claim = Claims(folder.home).take(f"{folder.token}-{number}", "successor")
     if not isinstance(claim, Claim):
         return False
     try:
         if folder.ended(number) is None:  # looked at once more, under the claim
-            _move(folder, [number], kept, after, restarts)
+            _move(folder, [number], attempt, after)
     finally:
         claim.release()
     return True
@@ -105,7 +116,7 @@ def _moved_after_inputs(folder: BatchDirectory, numbers: Iterable[int] | None) -
             left = _left_behind(folder, claims)  # looked at once more, under the claims
             if left:
                 waits = [ArrayDependency("any", token) for token in sorted(set().union(*left.values()))]
-                _move(folder, sorted(left), None, waits)
+                _move(folder, sorted(left), _Attempt(None), waits)
         finally:
             for claim in claims.values():
                 claim.release()
@@ -145,41 +156,52 @@ def _left_behind(folder: BatchDirectory, numbers: Iterable[int]) -> dict[int, se
     return found
 
 
-def _move(
-    folder: BatchDirectory,
-    numbers: list[int],
-    kept: CallAgain | None,
-    after: Sequence[ArrayDependency] = (),
-    restarts: int = 0,
-) -> None:
-    """Write calls to one new batch, after the jobs with their inputs, and that as their outcomes.
-
-    `restarts` of those that the calls are allowed are used up.
-    """
-    successor = BatchDirectory(folder.home, os.urandom(8).hex())
+def _move(folder: BatchDirectory, numbers: list[int], attempt: _Attempt, after: Sequence[ArrayDependency] = ()) -> None:
+    """Write calls to one new batch, after the jobs with their inputs, and that as their outcomes."""
+    successor, kept, resources = BatchDirectory(folder.home, os.urandom(8).hex()), attempt.kept, attempt.resources
     calls = [bytes(folder.call(number)) for number in numbers]
-    script = folder.script().replace(folder.token, successor.token)
-    batch = _successor(folder.batch, successor.token, numbers, after)
-    batch = batch.replace(restart_limit=batch.restart_limit - restarts)
-    successor.create(batch, calls, script, kept, folder.buffers())
+    script, scripts, log = folder.script(), folder.scripts(), ""
+    if resources is not None:
+        calls = [with_limits(CallFile.load(call), resources).dump() for call in calls]
+        script, log = scripts.get(limits_of(resources), script), folder.log(numbers[0])
+    batch = _successor(folder.batch, successor.token, numbers, list(map(len, calls)), after)
+    batch = batch.replace(restart_limit=batch.restart_limit - attempt.restarts)
+    if resources is not None:
+        batch = with_limits_of(batch, resources)
+        _note_in(log, batch)
+    script, *others = (text.replace(folder.token, successor.token) for text in (script, *scripts.values()))
+    successor.create(
+        batch, calls, script, kept, folder.buffers(), scripts=dict(zip(scripts, others, strict=True)), earlier_log=log
+    )
     attempts = 1 if kept is None else kept.attempt
     for place, number in enumerate(numbers):
         folder.end(number, CallOutcome("moved", successor.token, attempts=attempts, number=place))
 
 
-def _successor(batch: Batch, token: str, numbers: list[int], after: Sequence[ArrayDependency]) -> Batch:
+def _note_in(log: str, batch: Batch) -> None:
+    """Note in the log of an attempt, which goes on in that of the next one, why there are two."""
+    with suppress(OSError):  # none was written, or the disk is full
+        descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, f"callyard: it went beyond its limit, and runs again with {batch.limit}\n".encode())
+        finally:
+            os.close(descriptor)
+
+
+def _successor(
+    batch: Batch, token: str, numbers: list[int], sizes: list[int], after: Sequence[ArrayDependency]
+) -> Batch:
     each = batch.calls_per_job if len(numbers) > 1 else 1
     firsts = numbers[::each]
     elements = batch.elements
     if elements is not None:  # an array's again: the script names its exit code after the element
         alone = each == 1
         elements = tuple(batch.element_of(n) or 0 for n in numbers) if alone else tuple(range(len(firsts)))
-    ends = list(accumulate(batch.calls[number].size for number in numbers))
     return batch.replace(
         token=token, elements=elements, calls_per_job=each, submitter="", created=time.time(),
         calls=tuple(
-            batch.calls[number].replace(at=end - batch.calls[number].size)
-            for number, end in zip(numbers, ends, strict=True)
+            batch.calls[number].replace(at=end - size, size=size)
+            for number, size, end in zip(numbers, sizes, accumulate(sizes), strict=True)
         ),
         needs=tuple(dict.fromkeys((*batch.needs, *(str(each.array) for each in after)))),
         request=_request(batch, [number // batch.calls_per_job for number in firsts], after),

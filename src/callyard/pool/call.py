@@ -42,10 +42,13 @@ class CallDurations:
 
 
 class CallPlan:
-    """The meaning of a call's resources on a node. Calls with the same resources share one plan."""
+    """The meaning of a call's resources on a node. Calls with the same resources share one plan.
+
+    `after` has the plans for the next run of a call, by the name of the error that has ended the run before.
+    """
 
     __slots__ = (
-        *("alone", "grace", "limited", "measured", "memory", "need", "options"),
+        *("after", "alone", "grace", "limited", "measured", "memory", "need", "options"),
         *("priority", "restarts", "run_time", "shape", "warning"),
     )
 
@@ -63,6 +66,7 @@ class CallPlan:
         self.memory = shape.memory or None
         self.options = options or {}
         self.measured = False  # what its calls use
+        self.after: dict[str, CallPlan] = {}
         self.grace: float | None = self.options.get(GRACE)
         before = self.options.get(WARN_BEFORE)
         self.warning = None if before is None else (before, self.options[WARN_SIGNAL])
@@ -111,7 +115,7 @@ class Call:
         self.remember: RunRequest | None = None
         self.note: RunReport | RunDeclined | None = None
         self.noted: Callable[[Call, RunReport | RunDeclined], bool] | None = None
-        self.asks_again = False  # the result is the arguments of another run
+        self.asks_again = False  # the result is the arguments of another run; an error asks for more memory
         self.used_by_ranks: tuple[Usage, ...] = ()  # in this run, so far
 
     @property
@@ -152,6 +156,15 @@ class Call:
         """Prepare another run, with the arguments of the `Again` that the function has raised."""
         self.again, self.asks_again = arguments, False
         self.next_attempt()
+
+    def run_with_more(self, error: str) -> bool:
+        """Prepare another run with the next limit after this error; return False if there is none."""
+        plan = self.plan.after.get(error)
+        if plan is None:
+            return False
+        self.plan, self.asks_again = plan, False
+        self.next_attempt()
+        return True
 
     def next_attempt(self) -> None:
         self.attempt += 1

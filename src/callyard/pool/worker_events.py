@@ -31,6 +31,10 @@ _log = logging.getLogger("callyard")
 _STALL = 0.01  # s after which calls are taken back from behind a running one
 _MOST_ZYGOTES = 5  # losses in a row, without an ended call in between, after which waiting calls fail
 _SIGNALLED = frozenset((-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM, 128 + signal.SIGKILL))  # exit codes
+OUT_OF_MEMORY = "OutOfMemory"
+# The reasons for the end of a worker: lost, or beyond a limit of its call, with the name of the call's error.
+_LOST = (None, "rank", "silence")
+_BEYOND_LIMITS = {"memory": OUT_OF_MEMORY, "job memory": OUT_OF_MEMORY, "run_time": "TimeLimitExceeded"}
 _RANKS_GRACE = 3.0  # s for an MPI launcher to end the others when a rank has gone
 
 
@@ -162,7 +166,7 @@ class WorkerEvents:
             dispatcher.unwatching.pop(worker.number, None)
             dispatcher.take_in()  # ends to be known first, and withdrawn calls, which the worker has begun to skip
             ends = connection.drain()
-            failed = self._put_back(connection, may_run_again=reason in (None, "rank", "silence"))
+            failed = self._put_back(connection, reason)
             if not worker.ready and not dispatcher.killed:
                 scarce = exitcode is None and reason not in (None, "silence") and not hopeless  # there was no process
                 at_once = hopeless or connection.initializer_error is not None or connection.alone is not None
@@ -188,39 +192,41 @@ class WorkerEvents:
 
     def _finish(self, ends: list[Ended]) -> None:
         for call, packed, failed in ends:
-            if call.asks_again and not hasattr(call, "unwanted"):
-                self._run_again(call, packed)
-            else:
+            if not call.asks_again or hasattr(call, "unwanted"):
                 finish(call, packed, failed)
+            elif call.future.passes_again_on:
+                call.future.pass_again_on(packed, failed)
+            elif failed and self._dispatcher.killed:
+                finish(call, packed, failed)
+            else:
+                self._run_again(call, packed, failed)
 
-    def _run_again(self, call: Call, arguments: Lazy) -> None:
-        """Put a call that has raised `Again` behind all others, unless the pool is being killed."""
-        if call.future.passes_again_on:
-            call.future.pass_again_on(arguments)
-            return
-        call.run_again(arguments)
-        self._dispatcher.wait_again([call], "for its next run, because it has raised Again")
+    def _run_again(self, call: Call, arguments: Lazy, failed: bool) -> None:
+        """Put a call that is to run again behind all others, unless the pool is being killed."""
+        self._dispatcher.wait_again([call], prepare_again(call, arguments, failed))
         if self._dispatcher.killed:
             call.future.cancel()
         else:
             self._dispatcher.inbox.append(call)
 
-    def _put_back(self, connection: AnyConnection, may_run_again: bool) -> list[Call]:
+    def _put_back(self, connection: AnyConnection, reason: str | None) -> list[Call]:
         """Let the calls of a lost worker wait again, also the running one as often as it may; return the others."""
         ran, rest = connection.take_unfinished()
-        may_run_again = may_run_again and not self._dispatcher.killed
-        may = [call for call in ran if may_run_again and not hasattr(call, "unwanted")]
-        again = [call for call in may if call.restarted < call.plan.restarts]
+        may = [call for call in ran if not (self._dispatcher.killed or hasattr(call, "unwanted"))]
         self._dispatcher.lose(connection.worker)
+        again = [call for call in may if reason in _LOST and call.restarted < call.plan.restarts]
         for call in again:
             # A run with a lost worker counts for the limit of restarts, and for the attempts shown to the user.
             call.restarted += 1
             call.next_attempt()
         self._dispatcher.wait_again(again, "for another worker, because the one before was lost")
+        error = _BEYOND_LIMITS.get(reason or "", "")
+        with_more = [call for call in may if call.run_with_more(error)]
+        self._dispatcher.wait_again(with_more, words_of_more(error))
         self._dispatcher.wait_again(rest)
         # To the front, the oldest first: these calls have waited once.
-        self._dispatcher.placement.put_back(reversed([*again, *rest]))
-        return [call for call in ran if call not in again]
+        self._dispatcher.placement.put_back(reversed([*again, *with_more, *rest]))
+        return [call for call in ran if call not in again and call not in with_more]
 
     # -- the zygote ------------------------------------------------------------------------------------
 
@@ -303,6 +309,20 @@ class WorkerEvents:
             dispatcher.wait_again(calls)
             dispatcher.placement.withdrawn(connection.worker, calls)
         dispatcher.inbox.append(decide_again)
+
+
+def prepare_again(call: Call, arguments: Lazy, failed: bool) -> str:
+    """Prepare the next run of a call that asks for one, and return what the call waits for."""
+    if failed:
+        call.run_with_more(OUT_OF_MEMORY)
+        return words_of_more(OUT_OF_MEMORY)
+    call.run_again(arguments)
+    return "for its next run, because it has raised Again"
+
+
+def words_of_more(error: str) -> str:
+    """Return what a call waits for after an error that leads to the next limit of a list."""
+    return f"for its next run, with the next limit after {error}"
 
 
 def finish(call: Call, packed: Lazy, failed: bool) -> None:

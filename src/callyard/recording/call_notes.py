@@ -25,14 +25,19 @@ _EventFor = Callable[[int], Started | Waiting]  # the event of the call of this 
 
 
 def user_line() -> str:
-    """Return the line of the user's code that has led here, as "study.py:12"; "" if there is none."""
+    """Return the line of the user's code that has led here, as "study.py:12", "cell:3"; "" if there is none."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")
         if module.partition(".")[0] not in (_PACKAGE, "concurrent"):
-            return f"{basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+            return f"{_file_name(frame.f_code.co_filename)}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
+
+
+def _file_name(path: str) -> str:
+    """Return the name of a file; "cell" for the file without meaning that a notebook's kernel gives to a cell."""
+    return "cell" if "/ipykernel_" in path else basename(path)
 
 
 def bases_of(futures: Iterable[Any]) -> list[Any]:

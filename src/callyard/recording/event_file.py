@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from time import monotonic, sleep
 
+from ..utils.paths import expand
+
 __all__ = ["EventFile"]
 
 _LOCKED = 2.0  # s to wait for another writer, who may be a stopped process
@@ -28,7 +30,7 @@ class EventFile:
         Raises:
             OSError: it cannot be made, or not be written to.
         """
-        self.path = os.path.abspath(path)
+        self.path = os.path.abspath(expand(os.fspath(path)))
         os.close(self._open())
 
     def append(self, lines: bytes) -> None:

@@ -159,7 +159,7 @@ def _failures(run: RunRecord, summary: RunSummary) -> str:
 
 def _failure(group: FailureGroup, rows: Mapping[int, int]) -> str:
     call, failure = group.first, group.first.failure
-    words = one_line(f"{failure.error}: {failure.message}", _LONGEST_ERROR) if failure is not None else "failed"
+    words = one_line(failure.words, _LONGEST_ERROR) if failure is not None else "failed"
     often = f" ({len(group.calls):,} times)" if len(group.calls) > 1 else ""
     followers = f"<p>{counted_calls(group.followers)} that take the result failed for this reason.</p>"
     text = "" if failure is None else kept_traceback(failure.traceback)
@@ -228,9 +228,11 @@ def _used_of_asked(used: float | None, asked: float | None) -> str:
 def remarks(each: FunctionSummary) -> Iterator[str]:
     """Yield what its author may want to know of a function: requests far from what was used."""
     asked, used = each.memory_asked, each.memory_used
-    if asked and used is not None and used < asked / 2:
+    if asked and each.out_of_memory:  # what such a call has used is no measure: it wanted more at once
+        yield f"{counted_calls(each.out_of_memory)} needed more memory than asked for"
+    elif asked and used is not None and used < asked / 2:
         yield f"asked {memory_size(asked)}, used {memory_size(used)} at most"
-    if asked and used is not None and used > 0.9 * asked:
+    elif asked and used is not None and used > 0.9 * asked:
         yield "memory was close to the limit"
     if each.cpu_share is not None and each.cores > 1 and each.cpu_share < 0.7:
         yield f"used {each.cpu_share * each.cores:.1f} of {each.cores} cores on average"

@@ -33,6 +33,7 @@ class FunctionSummary:
         memory_asked: the most memory asked for by a call (bytes); None if none has asked.
         memory_used: the most memory used by a call (bytes); None where that was not measured.
         time_asked: the longest time asked for by a call (s); None if none has asked.
+        out_of_memory: the number of calls that failed for want of memory.
     """
 
     name: str
@@ -45,6 +46,7 @@ class FunctionSummary:
     memory_asked: float | None
     memory_used: int | None
     time_asked: float | None
+    out_of_memory: int = 0
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,7 @@ def _function(calls: list[CallRecord], now: float) -> FunctionSummary:
         _most(asked_memory(call.asked) for call in calls),
         max(used, default=None),
         _most(asked_time(call.asked) for call in calls),
+        sum(call.failure is not None and call.failure.error == "OutOfMemory" for call in calls),
     )
 
 

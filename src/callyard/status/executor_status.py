@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..utils.quantities import calls, duration
+from ..utils.shown_text import one_line
 from .ended_calls import EndedCalls, FailedCall
 
 __all__ = ["FOR_OTHER_CALLS", "MOST_LISTED", "STATES", "ExecutorStatus", "RunningCall", "WaitingCall", "short_key"]
@@ -17,7 +18,7 @@ STATES = ("planned", "waiting", "running", "finished", "cached", "failed", "canc
 _GIB = 1 << 30
 MOST_LISTED = 100  # waiting calls
 _MOST_LINES = 12  # of each list, in the text of one screen
-_LONGEST = 100  # characters of a line about an error
+_LONGEST, _LONGEST_NAME = 100, 60  # characters of a line about an error, and of the name of a function
 
 
 def short_key(key: str) -> str:
@@ -171,11 +172,11 @@ class ExecutorStatus:
         for reason, number in self.waiting.most_common(_MOST_LINES):
             yield f"{calls(number)} {'waits' if number == 1 else 'wait'} {reason}"
         for call in self.running[:_MOST_LINES]:
-            yield f"{call.number:>6}  {call.name} runs{_place(call)}"
+            yield f"{call.number:>6}  {one_line(call.name, _LONGEST_NAME)} runs{_place(call)}"
         if len(self.running) > _MOST_LINES:
             yield f"        and {len(self.running) - _MOST_LINES:,} more"
         for failure in self.failures:
-            yield f"{failure.name} failed: {failure.error}"[:_LONGEST]
+            yield one_line(f"{failure.name} failed: {failure.error}", _LONGEST)
 
     def _states(self) -> tuple[str, ...]:
         """Return the states in which there are calls."""
@@ -185,7 +186,7 @@ class ExecutorStatus:
         states = self._states()
         most = sorted(self.calls.items(), key=lambda item: -item[1].total())
         for name, counts in most[:_MOST_LINES]:
-            yield name, *(f"{counts[state]:,}" if counts[state] else "" for state in states)
+            yield one_line(name, _LONGEST_NAME), *(f"{counts[state]:,}" if counts[state] else "" for state in states)
         if len(most) > _MOST_LINES:
             yield f"{len(most) - _MOST_LINES:,} others", *("" for _ in states)
 

@@ -14,7 +14,7 @@ from ..events.usage import Usage
 from ..serialize.packed import Packed
 from .call_output import begin_log, end_log
 from .call_request import Request
-from .current_call import ATTEMPT, Again, running
+from .current_call import ATTEMPT, running
 from .exceptions import traceback_text
 from .process_state import ProcessState, end_forks, note_modules
 from .usage_meter import UsageMeter
@@ -64,8 +64,9 @@ def run_cached(
         end_forks(pid)
         seconds = perf_counter() - started
         with state:
-            if running.ended_from_outside or isinstance(error, Again):  # such an end says nothing about the function
-                if log is not None and isinstance(error, Again):  # the next run goes on with this log
+            goes_on = request.goes_on_after(error)
+            if running.ended_from_outside or goes_on:  # such an end says nothing about the function
+                if log is not None and goes_on:  # the next run goes on with this log
                     end_log()
                 begun.release()
                 raise

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..serialize.packer import Packed, load_with_inputs
-from .current_call import AGAIN
+from .current_call import AGAIN, MORE_MEMORY, Again
 
 
 class Request:
@@ -33,6 +33,10 @@ class Request:
         """The bytes of the packed arguments and inputs."""
         parts = (self._arguments, *self._inputs, *(() if self._again is None else (self._again,)))
         return sum(part.size for part in parts)
+
+    def goes_on_after(self, error: BaseException) -> bool:
+        """Return True if the call runs again after this error, so the error says nothing about the function."""
+        return isinstance(error, Again) or (isinstance(error, MemoryError) and MORE_MEMORY in self.options)
 
     def original(self) -> Request:
         """Return another request, to be opened after this one, with the first arguments of the call."""

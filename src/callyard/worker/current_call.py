@@ -41,6 +41,7 @@ WARNED_BY = "CALLYARD_WARNED_BY"
 ATTEMPT = "attempt"
 LOG = "log"  # the path of a file for the output of a call without a cache
 AGAIN = "again"  # the call has raised `Again`; the new arguments come last
+MORE_MEMORY = "more_memory"  # there is a next limit of memory, with which the call runs again
 
 
 class Again(BaseException):

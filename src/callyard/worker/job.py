@@ -40,7 +40,17 @@ from ..version import VERSION
 from .current_call import running
 from .job_call import load_for, make_call  # here, so that all calls of the job share the loaded modules
 from .job_log import JobLog
-from .job_outcome import UNWRITTEN, error_of_loss, failed, job_id, node_name, printed, who, write_down
+from .job_outcome import (
+    UNWRITTEN,
+    error_of_loss,
+    failed,
+    job_id,
+    moves_on,
+    node_name,
+    printed,
+    who,
+    write_down,
+)
 from .job_signals import JobSignals
 from .usage_meter import UsageMeter
 
@@ -172,6 +182,8 @@ class Job:
             if reason is None and self.signals.stopped:  # the scheduler knows the reason
                 os._exit(_STOPPED)
             error = error_of_loss(self.folder, number, call_file, reason, code, self.attempt)
+            if moves_on(self.folder, number, error) and (end := self.folder.ended(number)) is not None:
+                return end
         return self._write_down(number, failed(error, usage=self._usage()).replace(attempts=self.attempt))
 
     def _write_down(self, number: int, end: CallOutcome) -> CallOutcome:

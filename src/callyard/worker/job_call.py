@@ -24,7 +24,7 @@ from ..system.processes import leave_quickly
 from ..utils.lite_stdlib import TYPE_CHECKING, Any, Callable, NoReturn, Sequence, suppress
 from .current_call import Again, running
 from .job_log import settle
-from .job_outcome import UNWRITTEN, InputFailed, InputMoved, RankLost, failed, printed, who, write_down
+from .job_outcome import UNWRITTEN, InputFailed, InputMoved, RankLost, failed, moves_on, printed, who, write_down
 from .process_state import ProcessState, end_forks
 from .usage_meter import UsageMeter
 
@@ -96,7 +96,7 @@ def _written(folder: CallFiles, number: int, end: CallOutcome) -> bool:
 
 def _made(folder: CallFiles, number: int, call_file: CallFile, begun: CallStart) -> CallOutcome | None:
     """Return the outcome of the call; None if it is going to run again."""
-    inputs = _inputs_of(folder, call_file)
+    inputs = _inputs_of(folder, number, call_file)
     order = call_file.order.replace(job_id=begun.job)
     if not order.key and call_file.meaning is not None:
         order = _with_key(order, call_file.meaning, *_opened(folder, number, call_file.data, inputs))
@@ -128,12 +128,12 @@ def _made(folder: CallFiles, number: int, call_file: CallFile, begun: CallStart)
         time.sleep(waits.next_pause())
 
 
-def _inputs_of(folder: CallFiles, call_file: CallFile) -> Sequence[StoredInput]:
+def _inputs_of(folder: CallFiles, number: int, call_file: CallFile) -> Sequence[StoredInput]:
     if not call_file.inputs:
         return ()
     from .job_inputs import inputs_of
 
-    return inputs_of(folder, call_file)
+    return inputs_of(folder, call_file, number)
 
 
 def _ended_before(folder: CallFiles, number: int, run: CachedRun) -> CallOutcome | None:
@@ -246,15 +246,25 @@ def _raised(
     if running.ended_from_outside:  # the process of the job, or the scheduler, knows the reason
         run.release()
         running.die("" if type(error) is SystemExit else text)
-    error = _named(error, folder, number, call_file)
-    end = _counted(failed(error, text, key, usage))
+    named = _named(error, folder, number, call_file)
+    if named is not error and _moves_on(folder, number, error, named):
+        run.release()
+        return None
+    end = _counted(failed(named, text, key, usage))
     if not call_file.private:  # nobody looks into a directory that goes with its executor
         # Before the outcome, as who waits for that may look into the cache at once.
-        run.keep_failure(error, text, seconds, arguments, {"log": _log(folder, number), "usage": usage.known()})
+        run.keep_failure(named, text, seconds, arguments, {"log": _log(folder, number), "usage": usage.known()})
     settle()
     write_down(folder, number, end)  # before the release of the claim: its next owner looks for an outcome first
     run.release()
     return end
+
+
+def _moves_on(folder: CallFiles, number: int, error: BaseException, named: BaseException) -> bool:
+    from traceback import clear_frames
+
+    clear_frames(error.__traceback__)  # what the function held there may be all the memory that the call may have
+    return moves_on(folder, number, named)
 
 
 def _stored(
@@ -305,7 +315,8 @@ def _named(error: BaseException, folder: CallFiles, number: int, call_file: Call
     if isinstance(error, MemoryError) and call_file.memory and not isinstance(error, OutOfMemory):
         from ..system.exit_status import too_much_memory
 
-        return OutOfMemory(too_much_memory(who(call_file.order.name), call_file.memory) + printed(folder, number))
+        words = too_much_memory(who(call_file.order.name), call_file.memory)
+        return OutOfMemory(words + folder.batch.tried + printed(folder, number))
     return error
 
 

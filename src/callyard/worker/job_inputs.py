@@ -68,15 +68,17 @@ class StoredInput:
         fn(self)
 
 
-def inputs_of(folder: CallFiles, call_file: CallFile) -> list[StoredInput]:
+def inputs_of(folder: CallFiles, call_file: CallFile, number: int | None = None) -> list[StoredInput]:
     """Return the results in the place of futures among the arguments. Each part is taken once, as a check.
+
+    `number`: of the call, which may be ended by others during the wait.
 
     Raises:
         InputFailed: an input has failed.
         InputMoved: an input goes on in a job for which this one has not waited.
         JobLost: a result is not there.
     """
-    found = [StoredInput(given, _find_input(folder, call_file, given)) for given in call_file.inputs]
+    found = [StoredInput(given, _find_input(folder, call_file, given, number)) for given in call_file.inputs]
     for given, stored in zip(call_file.inputs, found, strict=True):
         try:
             if given.path:
@@ -86,7 +88,7 @@ def inputs_of(folder: CallFiles, call_file: CallFile) -> list[StoredInput]:
     return found
 
 
-def _find_input(folder: CallFiles, call_file: CallFile, given: CallInput) -> CachedResult | None:
+def _find_input(folder: CallFiles, call_file: CallFile, given: CallInput, number: int | None) -> CachedResult | None:
     """Wait for the result behind an argument: network file systems may show it late."""
     if given.packed is not None:
         return None
@@ -99,7 +101,9 @@ def _find_input(folder: CallFiles, call_file: CallFile, given: CallInput) -> Cac
         heart = None if source is None else source.files.heart(source.number)
         silence = heartbeats.stillness(heart, time.monotonic())  # of a process that lives nobody knows the end
         may_run_again = source is not None and source.may_run_again()
-        if silence > call_file.wait and not may_run_again:
+        # Whoever waits for a call lets it fail as soon as an input has failed, and then removes the input's files.
+        is_over = number is not None and folder.ended(number) is not None
+        if is_over or (silence > call_file.wait and not may_run_again):
             raise JobLost(
                 f"the result of {given.name!r}, which {call_file.order.name!r} takes, is not there: run that again"
             )
@@ -117,7 +121,9 @@ class _Unfinished(Frozen):
     def may_run_again(self) -> bool:
         """Return True if the call has asked for another run, or its job may have another one."""
         with suppress(OSError):
-            return self.files.batch.restart_limit > 0 or self.files.again(self.number) is not None
+            batch = self.files.batch
+            may_restart = batch.restart_limit > 0 or batch.has_next_limits
+            return may_restart or self.files.again(self.number) is not None
         return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from ..errors import CacheError, CallyardError, JobLost, OutOfMemory, TimeLimitExceeded
 from ..events.usage import Usage
@@ -24,6 +25,7 @@ __all__ = [
     "failed",
     "inherited",
     "job_id",
+    "moves_on",
     "node_name",
     "printed",
     "who",
@@ -94,11 +96,11 @@ def error_of_loss(
     """
     from ..system.exit_status import how_it_ended, too_long, too_much_memory  # here, because most calls end well
 
-    name, log = who(folder.batch.calls[number].name), printed(folder, number)
+    name, log, tried = who(folder.batch.calls[number].name), printed(folder, number), folder.batch.tried
     if reason == "run_time":
-        return TimeLimitExceeded(too_long(name, call_file.run_time or 0) + log)
+        return TimeLimitExceeded(too_long(name, call_file.run_time or 0) + tried + log)
     if reason == "memory":
-        return OutOfMemory(too_much_memory(name, call_file.memory) + log)
+        return OutOfMemory(too_much_memory(name, call_file.memory) + tried + log)
     if code == UNWRITTEN:
         return CacheError(f"{name} could not write down how it ended{log}")
     from ..errors import WorkerLost  # here, because this loads much, and most calls end well
@@ -108,6 +110,20 @@ def error_of_loss(
     error = WorkerLost(f"{name} lost its process{runs}, which {how_it_ended(code)}{advice}{log}")
     error.exitcode = code
     return error
+
+
+def moves_on(folder: CallFiles, number: int, error: BaseException) -> bool:
+    """Move a call that has gone beyond a limit to a job with the next one; return False if there is none to try."""
+    if not folder.batch.has_next_limits:
+        return False
+    from ..jobs.spool import BatchDirectory  # here, because most calls end well
+    from ..jobs.successor import move_to_successor
+
+    try:
+        return move_to_successor(BatchDirectory(folder.home, folder.token), number, type(error).__name__)
+    except (OSError, CallyardError) as problem:  # a full disk, most likely: the call fails, which needs no room there
+        sys.stderr.write(f"callyard: its next attempt cannot be written: {problem}\n")
+        return False
 
 
 def write_down(folder: CallFiles, number: int, end: CallOutcome) -> bool:
@@ -125,10 +141,8 @@ def inherited(end: CallOutcome, name: str, source: str) -> bytes:
     """Return the failure of a call with a failed input: the same error, and a note with the path."""
     if end.state != "failed":
         return failed(JobLost(f"{source!r}, whose result {name!r} takes, was cancelled")).failure
+    from ..dependencies.failure_path import add_path  # here, because most calls do not fail
+
     error, text = end.error()
-    notes = list(getattr(error, "__notes__", ()))
-    path = [note for note in notes if str(note).startswith("callyard: ")]
-    way = path[0][len("callyard: ") :] if path else source
-    others = [note for note in notes if note not in path]
-    BaseException.__setattr__(error, "__notes__", [*others, f"callyard: {name} <- {way}"])
+    add_path(error, [name, source])
     return failed(error, text).failure

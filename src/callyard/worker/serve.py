@@ -206,7 +206,7 @@ class Server:
             self.function_ended()
             self.done(started)
             with self.state:
-                self.failed(error, number, sequence)
+                self.failed(error, sequence, request)
         else:
             self.done(started)
             self.send_result(packed, sequence, note)
@@ -227,7 +227,7 @@ class Server:
             except BaseException as error:  # each call of the function fails with the error
                 self.functions[number] = UnloadableFunction(error)
 
-    def failed(self, error: BaseException, number: int, sequence: int) -> None:
+    def failed(self, error: BaseException, sequence: int, request: Request | None) -> None:
         """Send the exception of the call; if the call was told to end, only end this process, as others tell why."""
         if isinstance(error, Again):
             self.again(error, sequence)
@@ -238,6 +238,8 @@ class Server:
         else:
             note = b"" if self.meter is None else pickle.dumps(self.meter.fields(), 5)
             note = self.failure_notes.pop() if self.failure_notes else note
+            if request is not None and request.goes_on_after(error):
+                note = pickle.dumps(RunAgain(), 5)
             self.send(encode_error(error, sequence, self.last_call, note))
 
     def function_ended(self) -> None:

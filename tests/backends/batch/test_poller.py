@@ -5,16 +5,23 @@ from __future__ import annotations
 import errno
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from limited_calls import KEY, LimitedCalls
 
 from callyard.backends.batch.batch_state import Ask
+from callyard.backends.batch.call import JobCall, JobFuture
 from callyard.backends.batch.delivery import Delivery
 from callyard.backends.batch.executor_state_machine import ExecutorState
-from callyard.backends.batch.poller import Poller
+from callyard.backends.batch.poller import FileWatcher, Poller
+from callyard.cache.claims import Claim, Claims
 from callyard.cache.directory import CacheDirectory
-from callyard.jobs.batch import BatchPart, CallOutcome
+from callyard.jobs.batch import BatchPart, CallFile, CallOutcome
+from callyard.jobs.find_batches import folders
+from callyard.jobs.spool import BatchDirectory
+from callyard.resources import Resources
 from callyard.schedulers.base import Status
 from callyard.utils.command_thread import CommandThread
 
@@ -179,3 +186,58 @@ def test_trouble_of_long_ago_does_not_end_a_call(tmp_path: Path) -> None:
         asking.ask()
         asking.poller.give_up(asking.batch, asking.state.ticked(asking.batch, asking.now + 100), asking.now + 100)
     assert asking.call.errors == []
+
+
+# ------------------------------------------------------------------ a job that the scheduler has ended
+
+
+class Ended:
+    """A call with limits to try whose job was ended by the scheduler, before it could say anything."""
+
+    def __init__(self, directory: Path, said: Status) -> None:
+        self.spool = LimitedCalls(directory / "cache", Resources(memory=[1, 2], restart_limit=0))
+        self.folder, self.home, self.now = self.spool.folder, self.spool.home, 1000.0
+        claim = Claims(self.home).take(KEY, "add", job_id="17")
+        assert isinstance(claim, Claim)
+        self.spool.run(self.folder)
+        self.folder.submitted_as(BatchPart(0, 1, "17"))
+        self.state = ExecutorState((5.0, 60.0), 0.0)
+        self.future = JobFuture("add")
+        call = JobCall(self.future, Resources(memory=[1, 2]), None, self, (), None, [])
+        call.directory, call.ours = self.folder, True
+        self.batch = self.state.follow(call, self.now, is_complete=True, has_job=True)
+        delivery = Delivery(self.home, False, self.state, lambda: self.now)
+        desk: Any = SimpleNamespace(statuses=lambda jobs: {"17": said}, forgets=False, cancels_dependents=True)
+        poller = Poller(CommandThread(), desk, self.state, delivery, lambda: self.now)
+        poller.ask([self.batch])
+        for _ in range(3):
+            self.now += 100
+            poller.give_up(self.batch, self.state.ticked(self.batch, self.now), self.now)
+        FileWatcher(self.state, delivery, poller, lambda: self.now).look([self.batch])
+
+    def successors(self) -> list[BatchDirectory]:
+        return [folder for folder in folders(self.home) if folder.token != self.folder.token]
+
+
+def test_a_call_that_the_scheduler_has_ended_at_its_limit_goes_on(tmp_path: Path) -> None:
+    """Its claim is free by then: nobody else can tell that its owner, on another node, has ended."""
+    ended = Ended(tmp_path, Status("ended", "took more memory than it had asked for", "OutOfMemory"))
+    (successor,) = ended.successors()
+    assert CallFile.load(successor.call(0)).memory == 2 << 30
+    assert Claims(ended.home).holder(KEY) is None
+    assert not ended.future.done()
+    assert ended.future.attempts == 2
+
+
+@pytest.mark.parametrize("error", ["TimeLimitExceeded", "JobCancelled", "NodeFailure", "WorkerLost", None])
+def test_a_call_that_was_ended_otherwise_does_not(tmp_path: Path, error: str | None) -> None:
+    ended = Ended(tmp_path, Status("ended", "was ended", error))
+    assert not ended.successors()
+    assert ended.future.done()
+
+
+def test_processes_that_may_go_on_keep_their_claim(tmp_path: Path) -> None:
+    """Without a sign of life the call moves; the next job finds the claim, and asks for its owner."""
+    ended = Ended(tmp_path, Status("ended", "took too much", "OutOfMemory", certain=False))
+    assert len(ended.successors()) == 1
+    assert Claims(ended.home).holder(KEY) is not None

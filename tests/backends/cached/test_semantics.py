@@ -363,6 +363,12 @@ def test_a_key_of_the_users_own(ex: Executor, journal: str, results: Path) -> No
     assert not ex.submit(calls.square, journal, 3).cached
 
 
+def test_several_calls_do_not_share_a_key(ex: Executor, journal: str, results: Path) -> None:
+    with pytest.raises(ResourceError, match="'step-1' is the key of one call, and map"):
+        ex.with_resources(cache_key="step-1").map(calls.square, [journal] * 2, [3, 4])
+    assert len(Cache(results)) == 0
+
+
 def test_with_a_key_of_ones_own_anything_may_be_an_argument(make: Any, gate: Any) -> None:
     ex = make()
     mine = ex.with_resources(cache_key="generated")

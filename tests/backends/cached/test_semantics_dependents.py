@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures as standard
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,37 @@ def test_futures_inside_other_things(ex: Executor, make: Any, journal: str) -> N
     assert submit(one, 4).cached
     assert submit(one, 4, make()).cached
     assert not submit(two, two).cached
+
+
+@dataclass(frozen=True)
+class Place:
+    number: Any
+
+
+UNORDERED: dict[str, Callable[[Any], Any]] = {
+    "set": lambda two: {two, 1, 3},
+    "frozenset": lambda two: frozenset([two, 4]),
+    "keys": lambda two: {two: 1, 1: 2, 3: 3},
+    "tuples": lambda two: {(two, 1), (1, 2), (3,)},
+    "dataclasses": lambda two: {Place(1), Place(two), Place(3)},
+}
+
+
+@pytest.mark.parametrize("name", UNORDERED)
+def test_futures_where_the_order_does_not_count(make: Any, journal: str, tmp_path: Path, name: str) -> None:
+    """Their keys are the same before and after the end of the future, and wherever the call runs."""
+    put, ex, threads = UNORDERED[name], make(), standard.ThreadPoolExecutor(1)
+    pending: standard.Future[int] = standard.Future()
+    early = ex.submit(kind, put(pending))
+    pending.set_result(2)
+    remembered = ex.submit(calls.plus, journal, 1, 1)
+    assert remembered.result() == 2
+    with threads, Executor(backend=threads, cache=tmp_path / "others") as other:
+        late = [executor.submit(kind, put(remembered)) for executor in (ex, other)]
+        assert [future.result() for future in (early, *late)] == [kind(put(2))] * 3
+        known = [executor.submit(kind, put(2)) for executor in (ex, other)]
+        assert {future.key for future in (*late, *known)} == {early.key}
+        assert all(future.cached for future in known)
 
 
 def test_futures_of_others(make: Any, ex: Executor, journal: str) -> None:

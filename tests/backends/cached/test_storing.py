@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import subprocess
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -202,6 +203,18 @@ def test_storing_fails_and_the_call_does_not(
     assert dependent.result() == 10
     assert messages.wait("the result of 'plus' was not stored")
     assert files(results) == []
+
+
+def test_an_interpreter_that_forbids_comparisons_of_bytes(results: Path) -> None:
+    program = (
+        "import sys; from callyard import Executor\n"
+        "with Executor(1, cache=sys.argv[1]) as ex:\n"
+        "    futures = [ex.submit(divmod, 17, number) for number in (5, 5.0)]\n"
+        "    print([future.result() for future in futures], ex.submit(divmod, 17, 5).cached)\n"
+    )
+    command = [sys.executable, "-bb", "-W", "error", "-c", program, str(results)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("[(3, 2), (3.0, 2.0)] True\n", "")
 
 
 def test_the_user_is_warned(results: Path, journal: str, monkeypatch: pytest.MonkeyPatch) -> None:

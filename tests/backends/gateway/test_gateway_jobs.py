@@ -19,7 +19,7 @@ from relay import Relay
 from sshd import Server
 
 import callyard
-from callyard import SSH, Executor, Slurm
+from callyard import SSH, Executor, OutOfMemory, Slurm
 from callyard.backends.gateway.gateway_call import GatewayFuture
 from callyard.testing.executor_contract import ExecutorContract
 
@@ -32,6 +32,15 @@ def noted(journal: str, gate: Gate | None, value: int) -> int:
     if gate is not None:
         gate.hold()
     return value + 1
+
+
+def memory_from(attempt: int) -> float | None:
+    """Return the limit of memory in this attempt; take more in each before."""
+    call = callyard.current()
+    assert call is not None
+    if call.attempt < attempt:
+        raise MemoryError
+    return call.memory
 
 
 def runs(journal: str) -> list[str]:
@@ -76,6 +85,18 @@ def test_a_graph_of_jobs(sshd: Server, slurm: Cluster, place: Path, journal: str
     assert runs(journal) == ["1", "2"]
     assert "detached" in repr(executor)
     assert not list((place / ".callyard" / "runs").iterdir())
+
+
+def test_limits_in_turn(sshd: Server, slurm: Cluster, place: Path, results: Path) -> None:
+    limits = {"memory": [0.5, 0.75]}
+    with Executor(backend=backend(sshd, slurm, place), cache=results) as executor:
+        enough = executor.submit(memory_from, 2, resource_dict=limits)
+        never = executor.submit(memory_from, 3, resource_dict=limits)
+        dependent = executor.submit(repr, enough)
+        assert dependent.result(PATIENCE) == "0.75"
+        with pytest.raises(OutOfMemory, match=r"0\.75 GiB.*; earlier attempts had memory=0\.5 GiB"):
+            never.result(PATIENCE)
+        assert (enough.attempts, never.attempts) == (2, 2)
 
 
 @pytest.mark.parametrize("is_told", [False, True])

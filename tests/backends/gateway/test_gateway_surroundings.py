@@ -41,15 +41,44 @@ def test_a_full_disk_there(sshd: Server, small_disk: Path) -> None:
     host = sshd.host(sshd.account("full"), directory=small_disk / "there")
     with Executor(backend=Local(detached=False, host=host)) as executor:
         assert executor.submit(abs, -1).result(PATIENCE) == 1
-        with (small_disk / "filler").open("wb", buffering=0) as file, pytest.raises(OSError):
-            while True:
-                file.write(bytes(1 << 16))
+        fill(small_disk / "filler")
         large = executor.submit(len, os.urandom(1 << 20))
         with pytest.raises(CallyardError, match=r"cannot be used in .*there.*cannot be stored: No space left"):
             large.result(PATIENCE)
         assert executor.submit(abs, -2).result(PATIENCE) == 2
         (small_disk / "filler").unlink()
         assert executor.submit(len, os.urandom(1 << 20)).result(PATIENCE) == 1 << 20
+
+
+def test_the_log_of_a_gateway_is_told_here(
+    sshd: Server, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a disk is full on which the daemon there has to write calls down."""
+    daemon = TestedDaemon(small_disk / "d")
+    monkeypatch.setenv("CALLYARD_DAEMON", str(daemon.directory))
+    host = sshd.host("plain", setup=setup_for({"CALLYARD_DAEMON": str(daemon.directory)}))
+    with Executor(backend=Local(host=host)) as executor:
+        assert executor.submit(abs, -1).result(PATIENCE) == 1
+        fill(small_disk / "filler")
+        future = executor.submit(abs, -2)
+        until(lambda: "callyard: on plain: 1 calls are submitted" in caplog.text)
+        assert "No space left on device" in caplog.text
+        (small_disk / "filler").unlink()
+        assert future.result(PATIENCE) == 2
+    fill(small_disk / "filler")
+    executor = Executor(backend=Local(host=host), cache=tmp_path / "results")
+    executor.submit(abs, -3)
+    executor.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    executor.shutdown()
+    assert "callyard: on plain: the scheduler has not taken 1 calls yet; `callyard resume" in caplog.text
+    (small_disk / "filler").unlink()
+    daemon.end()
+
+
+def fill(path: Path) -> None:
+    with path.open("wb", buffering=0) as file, pytest.raises(OSError):
+        while True:
+            file.write(bytes(1 << 16))
 
 
 @pytest.mark.parametrize(("days", "caches"), [(-1, ["results", "results"]), (30, [None])])

@@ -13,7 +13,7 @@ from sshd import Server
 import callyard
 from callyard import SSH, CallyardError, Executor, Local, ResourceError, VersionMismatch
 from callyard.backends.gateway.boot import Hello, check_versions, read_hello, script, ssh_command
-from callyard.backends.gateway.ssh_words import refusal_of
+from callyard.backends.gateway.ssh_words import last_words, refusal_of
 
 PATIENCE = 60
 SHELLS = ("csh", "fish", "dash")
@@ -148,6 +148,13 @@ def test_the_words_of_the_shell_there_are_not_those_of_ssh() -> None:
     found = refusal_of("exec: /tmp: Permission denied (publickey).", 126, "h")
     assert "the shell there ended with status 126 before Python began; it wrote: exec: /tmp" in found.sentence
     assert "no connection to h: ssh failed" in refusal_of("", -9, "h").sentence  # it was killed here
+
+
+def test_the_last_words_of_a_connection() -> None:
+    said = "Connection to h closed by remote host.\n\n"
+    assert last_words("", own_only=False) == last_words("14\n", own_only=True) == ""
+    assert last_words(f"{said}14\n", own_only=True) == " (Connection to h closed by remote host.)"
+    assert last_words(f"{said}MemoryError\n", own_only=False) == " (MemoryError)"
 
 
 @pytest.mark.parametrize("destination", ["", "-oProxyCommand=x", "two words", None])

@@ -94,6 +94,8 @@ def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match="logs must be the path of a directory, not 3"):
         Executor(logs=3)  # type: ignore[arg-type]
     (tmp_path / "file").touch()
+    with pytest.raises(CallyardError, match=r"logs='' names no directory; use '\.'"):
+        Executor(logs="")
     with pytest.raises(CallyardError, match="choose another directory"):
         Executor(logs=tmp_path / "file")
 

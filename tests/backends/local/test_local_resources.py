@@ -16,7 +16,8 @@ import pytest
 from gate import Gate
 
 import callyard
-from callyard import CallyardError, Executor, Local, ResourceError
+from callyard import CallyardError, Executor, Local, ResourceError, current
+from callyard.events.event import Started, Waiting
 
 Make = Callable[..., Executor]
 THREADS = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS"]
@@ -228,6 +229,50 @@ def test_run_time_is_a_limit(make: Make, gate: Gate) -> None:
     with pytest.raises(callyard.TimeLimitExceeded, match=r"run_time of 0.2 s"):
         ex.submit(gate.hold, resource_dict={"run_time": 0.2}).result()
     assert ex.submit(abs, -1, resource_dict={"run_time_max": 60}).result() == 1
+
+
+def grow(start: list[int]) -> list[int]:
+    """Let processes of the first attempt take memory, together more than its limit; return what came in."""
+    if current().attempt == 1:
+        start.append(1)  # another attempt gets the arguments as they were
+        code = "import time; kept = b'x' * (60 << 20); time.sleep(600)"
+        for process in [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]:
+            process.wait()
+    return start
+
+
+def test_each_attempt_has_the_same_arguments(make: Make, tmp_path: Path) -> None:
+    """Here the memory of the call's processes is added up, and the worker is ended."""
+    start = [7]
+    for cache in None, tmp_path / "results":
+        future = make(2, cache=cache).submit(grow, start, resource_dict={"memory": [0.125, 0.5]})
+        start.clear()
+        assert (future.result(), future.attempts) == ([7], 2)
+        start.append(7)
+
+
+def test_a_later_limit_that_can_never_be_had_is_refused(make: Make) -> None:
+    for options in {}, {"dry_run": True}:
+        ex = make(backend=Local(memory=1), **options)
+        with pytest.raises(ResourceError, match=r"memory=2 GiB was asked for"):
+            ex.submit(abs, -1, resource_dict={"memory": [0.5, 1, 2]})
+
+
+def test_an_attempt_that_is_not_the_last_is_no_failure(make: Make, tmp_path: Path) -> None:
+    cache, seen = callyard.Cache(tmp_path / "results", failures=True), list[object]()
+    with make(cache=cache, events=seen.append) as ex:
+        future = ex.submit(reserve, 2, resource_dict={"memory": [0.25, 0.5]})
+        assert future.result() == 2
+    assert [entry.state for entry in cache] == ["finished"]
+    reasons = [event.reason for event in seen if isinstance(event, Waiting)]
+    assert reasons[-1] == "for its next run, with the next limit after OutOfMemory"
+    assert [event.attempt for event in seen if isinstance(event, Started)] == [1, 2]
+
+
+def reserve(attempts: int) -> int:
+    if current().attempt < attempts:
+        bytearray(1 << 42)
+    return current().attempt
 
 
 def die_unless(path: Path) -> str:

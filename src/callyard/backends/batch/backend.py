@@ -97,6 +97,7 @@ class BatchBackend:
         poller = Poller(commands, scheduler, state, delivery, clock)
         self._poller, self._watcher = poller, FileWatcher(state, delivery, poller, clock)
         self._canceller = Canceller(commands, scheduler, state, earlier, delivery)
+        delivery.told_of_moves = self._canceller.end_left_behind
         self._check = JobCheck(scheduler.texts, job_settings)
         self._thread = LazyThread("callyard-jobs")
         self.failed_nodes = FailedNodes(job_settings.exclude_failed_nodes)

@@ -28,10 +28,16 @@ def status_of(call: JobCall, state: ExecutorState, scheduler: str, now: float) -
         return CallStatus("running", host=host, worker=job, seconds=seconds)
     awaits = call.unfinished_inputs()
     if known.directory is None or not known.job:
-        return CallStatus("waiting", f"to be submitted to {scheduler}{_pause(state, now)}", awaits=awaits)
+        words = f"to be submitted to {scheduler}{_next_attempt(known)}{_pause(state, now)}"
+        return CallStatus("waiting", words, awaits=awaits)
     if said is None or said.phase != "waiting":
         return CallStatus("waiting", in_the_queue(scheduler, "", None, known.job), awaits=awaits)
     return CallStatus("waiting", in_the_queue(scheduler, said.reason, said.begins, known.job), awaits=awaits)
+
+
+def _next_attempt(call: JobCall) -> str:
+    limit = "" if call.directory is None else call.directory.batch.limit
+    return f" for its next attempt, with {limit}" if limit else ""
 
 
 def _pause(state: ExecutorState, now: float) -> str:

@@ -16,7 +16,7 @@ from ...cache.lookup import CachedResult, find
 from ...cache.messages import RunReport
 from ...errors import CacheError
 from ...events.recorder import Recorder
-from ...jobs.batch import CallOutcome
+from ...jobs.batch import CallOutcome, CallStart
 from ...jobs.spool import BatchDirectory
 from ...system.process_identity import this_process
 from ...worker.job_outcome import failed, write_down
@@ -47,6 +47,7 @@ class Delivery:
         self.home, self._state, self._clock = home, state, clock
         self.private = private  # results are of no use to others
         self.executor = executor  # its name, if several processes act for it in turn
+        self.told_of_moves: Callable[[BatchDirectory, int], object] | None = None  # of calls that others have moved
         self.me = f"{this_process().label}+{executor or os.urandom(4).hex()}"  # our name among the waiting processes
 
     def show_running(self, calls: Iterable[JobCall]) -> None:
@@ -117,8 +118,8 @@ class Delivery:
             if not write_down(directory, number, error if isinstance(error, CallOutcome) else failed(error)):
                 raise CacheError(f"the end of a call cannot be written in {directory.path}")
             directory.received(number)
-            if has_ended and begun is not None and begun.key:
-                release_claim_of(Claims(self.home), begun.key, begun.job)
+            if has_ended:
+                self._release_claim(begun)
             batch.recovered(("end", number))
         except (OSError, CacheError):
             if not batch.stumbled(("end", number), self._clock()):
@@ -128,6 +129,14 @@ class Delivery:
                 _tell(call, partial(call.future.fail, PackedJobError(error)))
             else:
                 _tell(call, partial(call.future.fail_with, error))
+
+    def release_claim(self, batch: BatchState, number: int) -> None:
+        """Release the claim of a call whose job has certainly ended."""
+        self._release_claim(batch.directory.begun(number))
+
+    def _release_claim(self, begun: CallStart | None) -> None:
+        if begun is not None and begun.key:
+            release_claim_of(Claims(self.home), begun.key, begun.job)
 
     # -- outcomes ----------------------------------------------------------------------------------------------
 
@@ -179,13 +188,19 @@ class Delivery:
         successor, now = BatchDirectory(self.home, moved.key), self._clock()
         try:
             successor.attach(self.me, moved.number)  # first: after an error the calls are still here for the next look
+            limit = successor.batch.limit
         except FileNotFoundError:  # it is over, and another process has removed it
             self._missed(self._state.give_up(batch, number), successor)
             return
+        if self.told_of_moves is not None:
+            self.told_of_moves(batch.directory, number)
         for call in self._state.give_up(batch, number):
             call.directory, call.number = successor, moved.number
             call.future.attempts = moved.attempts
             call.future.again()
+            if self._recorder is not None and limit:
+                call.told_attempt = 0
+                self._recorder.waiting(call.future, f"for its next attempt, with {limit}")
             self._state.follow(call, now, is_complete=False, has_job=False)
 
     def _missed(self, calls: list[JobCall], removed: BatchDirectory) -> None:

@@ -39,7 +39,7 @@ class JobCheck:
         return with_nodes(resources.updated(missing))
 
     def check(self, resources: Resources) -> None:
-        """Raise ResourceError if no job can have these resources, which are complete."""
+        """Raise ResourceError if no job can have these resources, which are complete, in any of its attempts."""
         job_options(resources)
         like, settings = like_of(resources), self._settings
         if like in self._possible:
@@ -47,7 +47,8 @@ class JobCheck:
         if settings.template is not None:
             check_template(resources, settings.template_uses)
         try:
-            self._try(resources)
+            for each in resources.attempts():
+                self._try(each)
         except CallyardError:
             raise
         except Exception as error:  # as an unclosed quote, or a value unknown to JSON

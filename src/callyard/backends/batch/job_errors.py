@@ -11,7 +11,7 @@ from ...jobs.batch import CallFile
 from ...jobs.call_files import follow_moves
 from ...jobs.log_excerpt import what_it_printed
 from ...jobs.spool import BatchDirectory, CallOutcome
-from ...resources import amounts
+from ...resources import LIMITS, Resources, amounts
 from ...schedulers.base import Status
 from ...worker.job_outcome import UNWRITTEN, inherited
 from .call import JobCall
@@ -101,7 +101,8 @@ def why(call: JobCall, status: Status | None) -> CallyardError:
     if status.error is None:
         sentence += ", without a result"
     what_to_do = "" if kind == "NodeFailure" and call.resources.restart_limit else _WHAT_TO_DO.get(kind, "")
-    error = _made(kind, f"{_who(call, status.node)} {sentence}{what_to_do}{_log(call)}")
+    tried = call.directory.batch.tried if kind in LIMITS and call.directory is not None else ""
+    error = _made(kind, f"{_who(call, status.node)} {sentence}{what_to_do}{tried}{_log(call)}")
     if isinstance(error, WorkerLost):
         error.exitcode = -status.signal if status.signal else status.exit_code
     return error
@@ -119,8 +120,15 @@ def hopeless(call: JobCall, status: Status, largest: str = "") -> CallyardError 
     is_too_much = status.error in ("SchedulerError", "ResourceError")
     hint = "ask for something else" if is_too_much else "submit the call again to run it"
     reason = f"{status.sentence} ({status.reason})"
-    numbers = f"; it asks for {amounts(call.resources)}{largest}" if is_too_much else ""
+    numbers = f"; it asks for {amounts(_asked(call))}{largest}" if is_too_much else ""
     return _made(status.error, f"{_who(call)} can never run and was cancelled: it {reason}{numbers}; {hint}")
+
+
+def _asked(call: JobCall) -> Resources:
+    """Return the resources of a call's present attempt."""
+    if call.directory is None or not call.directory.batch.limit:
+        return call.resources
+    return Resources().updated(call.directory.batch.request["resources"])
 
 
 def awaits(directory: BatchDirectory, number: int, is_awaited: Callable[[str, int], bool]) -> bool:

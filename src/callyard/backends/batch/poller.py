@@ -19,6 +19,7 @@ from ...jobs.batch import BatchPart, CallOutcome
 from ...jobs.heartbeats import Heartbeats
 from ...jobs.submission import is_behind, is_ready
 from ...jobs.successor import move_after_inputs, move_to_successor
+from ...resources import LIMITS
 from ...schedulers.base import CANCELLED, JobId, Status
 from ...utils.command_thread import CommandThread, Steps
 from ...worker.job_outcome import write_down
@@ -193,14 +194,17 @@ class Poller:
     def _goes_on(self, batch: BatchState, number: int, verdict: Status | None) -> bool:
         """Return whether a call goes on in another job.
 
-        Either its inputs do so, and the scheduler has cancelled its own job. Or it has asked for that, or its node was
-        lost, and the scheduler has ended its job; not by a user, who wants the end of the call.
+        Either its inputs do so, and the scheduler has cancelled its own job. Or it has asked for that, its node was
+        lost, or there are more limits to try, and the scheduler has ended its job; not by a user, who wants the end of
+        the call.
         """
         if move_after_inputs(batch.directory, [number]):
             return True
         if verdict is None or verdict.error == CANCELLED.error:
             return False
-        return move_to_successor(batch.directory, number, lost=verdict.error == "NodeFailure")
+        if verdict.error in LIMITS and verdict.certain and batch.directory.batch.has_next_limits:
+            self._delivery.release_claim(batch, number)  # first: a process that is killed in between leaves none behind
+        return move_to_successor(batch.directory, number, verdict.error or "")
 
     def _was_stored(self, batch: BatchState, number: int) -> bool:
         """Return True if there is an outcome, or a result that the job has stored without an outcome."""

@@ -170,6 +170,8 @@ class Submitter:
             return
         self._follow_sent(batch)
         _release(batch)
+        if not self._scheduler.cancels_dependents and (left := left_behind(batch.directory)):
+            yield partial(self._scheduler.cancel, left)  # calls have moved while the command ran
 
     def _follow_sent(self, batch: BatchState) -> None:
         """Note the calls accepted by the scheduler."""
@@ -222,6 +224,17 @@ class Submitter:
         jobs = sorted(set(found.values()) - {part.job for part in parts})
         if jobs:
             yield partial(self._scheduler.cancel, jobs)
+
+
+def left_behind(directory: BatchDirectory) -> list[str]:
+    """Return the jobs of a batch all of whose calls have ended without a begin: they go on elsewhere."""
+    found = []
+    for element in directory.batch.elements or (None,):
+        numbers = directory.batch.of_element(element)
+        job = directory.job_of(numbers[0])
+        if job is not None and all(directory.ended(n) is not None and directory.begun(n) is None for n in numbers):
+            found.append(job)
+    return found
 
 
 def _is_unused(directory: BatchDirectory) -> bool:
@@ -280,6 +293,13 @@ class Canceller:
                 _log.warning("callyard: the job of %r is left alone: %s", call.name, error)
         if jobs:
             self._commands.do(partial(self._scheduler.cancel, jobs))
+
+    def end_left_behind(self, directory: BatchDirectory, number: int) -> None:
+        """End the job that a call has left before its begin, where the scheduler would start that job in vain."""
+        with _at_last(directory):
+            job = directory.job_of(number)
+            if not self._scheduler.cancels_dependents and job in left_behind(directory):
+                self._commands.do(partial(self._scheduler.cancel, [job]))
 
     def drop(self, batch: BatchState, calls: list[JobCall]) -> None:
         """Forget calls that nobody submits any more, and their batch if no part of the batch was submitted."""

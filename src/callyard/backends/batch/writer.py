@@ -18,11 +18,13 @@ from ...cache.messages import RunRequest
 from ...errors import CacheError, CallyardError, ResourceError, SchedulerError, UnpicklableCall
 from ...hashing.digest import blake2b
 from ...jobs.batch import Batch, CallFile, CallPosition
+from ...jobs.next_limits import limits_of
 from ...jobs.planner import ArrayDependency, JobArray, plan
 from ...jobs.spool import BatchDirectory, exit_file
-from ...jobs.submission import check_text, note_of
+from ...jobs.submission import check_text, job_time, note_of
 from ...jobs.throttle import ArrayThrottle, LaneThrottle
 from ...pool.mpi_launcher import launcher_environment
+from ...resource_values import memory_bytes
 from ...resources import Resources
 from ...schedulers.base import Numbering, Share
 from ...schedulers.job_environment import JOB_VARIABLES
@@ -36,7 +38,7 @@ from ...version import VERSION
 from ...worker.communicator import MPIEXEC
 from ..base import Settings
 from ..live_base import pack_initializer
-from ..resource_mapping import job_options, memory_bytes, rank_options, shown, thread_variables
+from ..resource_mapping import job_options, rank_options, shown, thread_variables
 from .call import InputSource, JobCall, after_of, input_of, written
 from .call_pickles import BufferFile
 from .delivery import Delivery
@@ -151,7 +153,8 @@ class BatchWriter:
             for call, data, end in zip(calls, packed, ends, strict=True)
         )
         batch = directory.prepare(self._batch(directory.token, array, positions))
-        directory.create(batch, packed, self._script(directory, calls[0].resources, batch), buffers=buffers.contents)
+        script, *scripts = self._scripts(directory, calls[0].resources, batch).items()
+        directory.create(batch, packed, script[1], buffers=buffers.contents, scripts=dict(scripts))
         for number, call in enumerate(calls):
             for each in (call, *call.duplicates):
                 each.directory, each.number, each.ours = directory, number, True
@@ -204,20 +207,37 @@ class BatchWriter:
     def _token(self, array: Any) -> str:
         return array if isinstance(array, str) else self._folders[array].token
 
-    def _script(self, directory: BatchDirectory, resources: Resources, batch: Batch) -> str:
-        from ...schedulers.script import job_script, render, variables  # here, because only a submitter needs this
+    def _scripts(self, directory: BatchDirectory, resources: Resources, batch: Batch) -> dict[str, str]:
+        """Return the script of a batch, and from a template those of later attempts of its calls, by their limits.
 
-        own = self._job_settings
+        A later attempt is a job of a single call, for which another process asks, perhaps without the template.
+        """
+        from ...schedulers.script import job_script  # here, because only a submitter needs this
+
+        own, (first, *later) = self._job_settings, resources.attempts()
         command = [*own.python, self._home.path, self._home.trust or "", directory.token]
         if own.template is None:
-            return job_script(command, own.setup, exit_file=self._exit_file(directory, batch), teardown=own.teardown)
+            exit_file = self._exit_file(directory, batch)
+            return {limits_of(first): job_script(command, own.setup, exit_file=exit_file, teardown=own.teardown)}
+        scripts = {limits_of(first): self._rendered(own.template, directory, first, batch, batch.request["time"])}
+        for each in later:
+            time = own.walltime if each.run_time is None else job_time(each.run_time, each.grace or 0.0, 1)
+            scripts[limits_of(each)] = self._rendered(own.template, directory, each, batch, time)
+        return scripts
+
+    def _rendered(
+        self, template: str, directory: BatchDirectory, resources: Resources, batch: Batch, time: float | None
+    ) -> str:
+        from ...schedulers.script import render, variables  # here, likewise
+
+        own = self._job_settings
         known = variables(
-            resources, command, job_name=resources.job_name or batch.request["name"], log=directory.log(0),
-            setup=own.setup, teardown=own.teardown, time=batch.request["time"],
-            elements=len(batch.elements) if batch.elements else None,
+            resources, [*own.python, self._home.path, self._home.trust or "", directory.token],
+            job_name=resources.job_name or batch.request["name"], log=directory.log(0), setup=own.setup,
+            teardown=own.teardown, time=time, elements=len(batch.elements) if batch.elements else None,
         )  # fmt: skip
         try:
-            return render(own.template, known)
+            return render(template, known)
         except ValueError as error:
             raise ResourceError(str(error)) from error
 
@@ -372,9 +392,6 @@ def _current_directory() -> str:
         return ""
 
 
-_MARGIN = 60.0  # s for a job besides the calls
-
-
 @dataclass(frozen=True)
 class JobSettings:
     """The user's settings for the scheduler, apart from the resources of each call."""
@@ -410,4 +427,4 @@ class JobSettings:
 
     def time(self, run_time: float | None, grace: float = 0.0) -> float | None:
         """Return the scheduler's limit for a job with calls of `run_time` each, and then their `grace` (s)."""
-        return self.walltime if run_time is None else (run_time + grace) * self.calls_per_job + _MARGIN
+        return self.walltime if run_time is None else job_time(run_time, grace, self.calls_per_job)

@@ -15,6 +15,7 @@ from ...cache.directory import CacheDirectory
 from ...cache.messages import RunRequest
 from ...cache.output_log import take_log
 from ...cache.run_call import Arguments, CachedRun
+from ...dependencies.failure_path import path_of
 from ...errors import CacheError, JobCancelled, JobLost, NodeFailure, OutOfMemory, TimeLimitExceeded, WorkerLost
 from ...events.usage import Usage
 
@@ -28,10 +29,9 @@ def is_end_of_process(error: BaseException | None) -> bool:
     return isinstance(error, _ENDS)
 
 
-def is_inherited(error: BaseException) -> bool:
-    """Return True for the error of another call, for whose result this one has waited."""
-    notes = getattr(error, "__notes__", ())
-    return any(isinstance(note, str) and note.startswith("callyard: ") and " <- " in note for note in notes)
+def is_inherited(error: BaseException, name: str) -> bool:
+    """Return True for the error of another call, for whose result the call of this name has waited."""
+    return path_of(error)[:1] == [name]
 
 
 def keep_lost_call(

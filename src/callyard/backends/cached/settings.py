@@ -14,6 +14,7 @@ from ...resources import Resources
 from ...result_cache import Cache
 from ...utils.identity_cache import IdentityCache
 from ..base import Settings
+from ..resource_mapping import shown
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,10 @@ class SettingsByResources:
         if resources.cache_key is not None:
             cache._directory.record(resources.cache_key)  # refuses a key that cannot be a file name
         ours: dict[str, Any] = {name: None for name in ("cache_key", "cache_directory") if name in asked}
-        shown = {name: value if isinstance(value, (int, float)) else str(value) for name, value in asked.items()}
         return CallSettings(
-            resources.updated(ours), cache, resources.cache_key, self._with(resources), shown, resources.ranks > 1
-        )
+            resources.updated(ours), cache, resources.cache_key, self._with(resources), shown(resources),
+            resources.ranks > 1,
+        )  # fmt: skip
 
     def _with(self, resources: Resources) -> KeyContext:
         env = value_token(dict(resources.env)) if resources.env else b""

@@ -405,7 +405,7 @@ class SharedCall(PendingCall):
         context = self._context
         if self._report is not None or not context.elsewhere:  # another library's executor stores where it runs
             return self._report is not None or (context.sends_copies and not context.inner.detached)
-        return not is_inherited(error)
+        return not is_inherited(error, self.name)
 
     def _arguments_with_results(self) -> Arguments:
         kept = getattr(self.inner, "sent_arguments", None)  # by a backend elsewhere

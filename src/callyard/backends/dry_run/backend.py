@@ -97,11 +97,15 @@ class DryRunBackend:
     ) -> Prediction:
         if self._predictor is not None:
             known = self._predictor.settings_of(resources)
-            self._check(known.resources)
+            self._check_attempts(known.resources)
             return self._predictor.predict(fn, args, kwargs, known)
-        self._check(resources)
+        self._check_attempts(resources)
         waits = any(map(was_not_computed, find_futures((args, dict(kwargs)))))
         return Prediction("after inputs") if waits else Prediction("to compute", "there is no cache")
+
+    def _check_attempts(self, resources: Resources) -> None:
+        for each in resources.attempts():
+            self._check(each)
 
     def _to_compute(self, planned: PlannedCall, found: Prediction, inputs: Sequence[Any]) -> PlannedCall:
         """Return a call without a result, with its reason."""

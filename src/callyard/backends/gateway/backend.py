@@ -49,6 +49,7 @@ from .packed_calls import CallPacker
 from .private_copies import private_copies
 from .protocol import Message, Opening
 from .received_answers import ReceivedAnswers
+from .ssh_words import last_words
 from .told_calls import ToldCalls
 
 _log = logging.getLogger("callyard")
@@ -105,7 +106,8 @@ class GatewayBackend:
     ) -> Future[Any]:
         if self._forked:
             raise RuntimeError(FORKED)
-        self._check(resources)
+        for each in resources.attempts():
+            self._check(each)
         name = getattr(fn, "__name__", None) or type(fn).__name__
         future = GatewayFuture(name, self.on_cancel)
         sources: list[Any] = []
@@ -261,13 +263,10 @@ class GatewayBackend:
         Raises:
             CallyardError: the first gateway has ended before it had opened the backend, as the next one would.
         """
-        words = connection.words().strip().splitlines()
+        words = last_words(connection.words(), own_only=self._connected_once and not self.detached)
         if not self._connected_once:
-            raise CallyardError(
-                f"the gateway on {self._address.destination} ended before it took calls"
-                + (f" ({words[-1]})" if words else "")
-            )
-        why = f"the connection to {self._address.destination} was lost" + (f" ({words[-1]})" if words else "")
+            raise CallyardError(f"the gateway on {self._address.destination} ended before it took calls{words}")
+        why = f"the connection to {self._address.destination} was lost{words}"
         if self.detached:
             self._tell_down(why)
             return
@@ -310,12 +309,20 @@ class GatewayBackend:
             self._opened(content)
         elif kind == protocol.REFUSED:
             raise SentError(content).load()
+        elif kind == protocol.WARNING:
+            self._warned(number, content)
         elif kind == protocol.ANSWER:
             self._questions.answered(number, content)
         elif kind == protocol.ENDED:
             self._left = self._over = True
         else:
             self._answers.take_in(message)
+
+    def _warned(self, level: int, text: str) -> None:
+        if level:
+            _log.log(level, "callyard: on %s: %s", self._address.destination, text.removeprefix("callyard: "))
+        else:
+            tell(text)
 
     def _opened(self, description: str) -> None:
         self._connected_once = True

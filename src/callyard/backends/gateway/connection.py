@@ -17,7 +17,7 @@ from ...errors import CallyardError
 from .boot import Hello, check_versions, read_hello, script, ssh_command
 from .message_streams import MessageReader, MessageWriter, Sinks, in_memory, is_readable
 from .protocol import Message
-from .ssh_words import refusal_of
+from .ssh_words import NOTHING_HEARD, refusal_of
 
 __all__ = ["Address", "Connection", "NoConnection"]
 
@@ -144,7 +144,7 @@ class Connection:
         """Return True unless nothing was heard for too long; then end ssh, and with it the wait for messages."""
         if not self.reader.is_silent():
             return True
-        self._words.append(b"nothing was heard from the gateway any more\n")
+        self._words.append(f"{NOTHING_HEARD}\n".encode())
         self._kill()
         return False
 

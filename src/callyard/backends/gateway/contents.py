@@ -11,7 +11,8 @@ import mmap
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import count
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -79,7 +80,7 @@ class SentContents:
 
     def __init__(self) -> None:
         self.functions = SentFunctions()
-        self.packages: set[tuple[str, str]] = set()  # those that the gateway has compared
+        self._packages: dict[tuple[str, str], int] = {}  # those that the gateway was told of, with their numbers
         self._by_name: WeakValueDictionary[str, LargeContent] = WeakValueDictionary()
         self._paths: dict[str, str] = {}  # of files, by content
         self._calls: dict[str, dict[int, None]] = {}  # the numbers of those that have a large content, in their order
@@ -91,6 +92,13 @@ class SentContents:
             names.append(f"{each.size}-{each.token.hex()}")
             self._by_name[names[-1]] = each
         return SentPickle(pickle.data, tuple(names))
+
+    def add_packages(self, packages: Mapping[str, str]) -> tuple[list[tuple[str, str]], list[int]]:
+        """Note the packages that a call uses; return those that are new to the gateway, and the numbers of all."""
+        used = sorted(packages.items())
+        new = [each for each in used if each not in self._packages]
+        self._packages.update(zip(new, count(len(self._packages))))
+        return new, [self._packages[each] for each in used]
 
     def add_files(self, files: Iterable[TravellingFile]) -> list[SentFile]:
         """Note the files of a call, which must not change before it has ended."""

@@ -16,7 +16,7 @@
                         NEWS       of calls: running or not, job, number of the run
                         USAGE      of a call about to end: what it has used
                         RESULT, ERROR, CANCELLED   the end of a call
-                        WARNING    a text for the user
+                        WARNING    a text for the user; the number is the level of a line of the log, 0 of a warning
                         ANSWER     to an ASK of the same number
                         ENDED      the last message
     both                WANT       names of contents that are not there yet: of calls, or of files that results name
@@ -115,7 +115,8 @@ class SentCall(NamedTuple):
     function: int  # the number of the function; 0 for one among the pickles
     pickles: Sequence[SentPickle]
     inputs: Sequence[SentInput]
-    packages: Sequence[tuple[str, str]]  # names and versions of those that no call before has used
+    packages: Sequence[tuple[str, str]]  # names and versions of those that no call before has used, numbered on
+    uses: Sequence[int] = ()  # the numbers of the packages that the call uses
     files: Sequence[SentFile] = ()
 
 
@@ -136,6 +137,7 @@ class SentFailure(NamedTuple):
 
     error: bytes  # exception and traceback, pickled
     run: Mapping[str, Any] | None = None  # as of a result; None for a call that has not begun
+    attempts: int = 1
 
 
 class Question(NamedTuple):

@@ -205,6 +205,7 @@ def _finish_with(result: SentResult, packed: Lazy, call: GatewayCall) -> None:
 def _fail(failure: SentFailure, call: GatewayCall) -> None:
     """End a call with its failure, which is kept here, too, if the call has run."""
     ticket = call.ticket
+    call.future.attempts = failure.attempts
     end = partial(call.future.fail, SentError(failure.error))
     if ticket is None or failure.run is None:
         end()

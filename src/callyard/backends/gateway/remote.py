@@ -27,6 +27,7 @@ from ...hashing.files import take_copies_from
 from ...serialize.packed import PackedCall, load_with_inputs
 from ...status.executor_status import ExecutorStatus
 from ...transport.frames import GarbledFrame
+from ...utils.interpreter_exit import Ending
 from ...worker.exceptions import unreadable_call
 from ..base import Backend, status_of
 from ..cached.backend import CachedBackend
@@ -52,7 +53,7 @@ from .protocol import (
 from .received_functions import ReceivedFunctions
 from .remote_answers import Answers, dumped
 from .remote_place import GatewayPlace
-from .used_packages import compare
+from .used_packages import ComparedPackages
 
 __all__ = ["Gateway"]
 
@@ -71,6 +72,7 @@ class Gateway:
         self._place: GatewayPlace  # from the opening on
         self._wanted: set[ContentName] = set()  # contents that were asked for
         self._functions = ReceivedFunctions()
+        self._packages = ComparedPackages(socket.gethostname(), sys.executable)
         self._waiting = IncompleteCalls()
         self._futures: dict[int, Future[Any]] = {}  # until the driver forgets them
         self._forgotten: set[int] = set()  # what it will name no more, though calls that wait here may have named it
@@ -97,8 +99,9 @@ class Gateway:
             self._ended = True
         return self._over
 
-    def warn(self, text: str) -> None:
-        self._writer.put(protocol.WARNING, 0, text)
+    def warn(self, text: str, level: int = 0) -> None:
+        """Tell the driver's user of something, by a warning; or with a `level` by a line of the log."""
+        self._writer.put(protocol.WARNING, level, text)
 
     def _still_there(self) -> bool:
         return self._ended or not self._reader.is_silent()
@@ -162,9 +165,22 @@ class Gateway:
                 call.end()
 
     def _end_if_left(self) -> None:
-        """Say the last word to a driver that ends, once all its calls have been submitted."""
-        if self._left and not self._waiting:
+        """End, once a driver that leaves has no call on its way here."""
+        if self._left and not self._waiting and not self._over:
             self._over = True
+            self._told.clear()  # the driver has no futures any more
+            threading.Thread(target=self._leave, args=(self._backend,), name="gateway-end", daemon=True).start()
+
+    def _leave(self, backend: Any) -> None:
+        """Let the scheduler have all that it takes now, and say the last word; the log tells of the rest."""
+        try:
+            inner: Any = getattr(backend, "inner", backend)
+            parts: set[Ending] = {part for part in (inner, backend) if hasattr(part, "begin_end")}
+            for part in parts:
+                part.begin_end()
+            for part in parts:
+                part.wait_for_end()
+        finally:
             self._writer.put(protocol.ENDED)
 
     def _close(self, backend: Backend) -> None:
@@ -190,6 +206,7 @@ class Gateway:
 
     def _take_in(self, number: int, call: SentCall) -> None:
         """Submit a call, or let it wait for contents, and ask for those that are not on their way yet."""
+        self._packages.add(call.packages)
         absent = self._absent(call)
         asked = [name for name in absent if name not in self._wanted]
         if asked:
@@ -255,7 +272,7 @@ class Gateway:
 
     def _submitted(self, number: int, call: SentCall) -> None:
         try:
-            for text in compare(call.name, call.packages, socket.gethostname(), sys.executable):
+            for text in self._packages.compare(call.name, call.uses):
                 self.warn(text)
             future = self._submit(call)
         except Exception as error:

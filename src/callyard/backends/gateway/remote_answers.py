@@ -74,7 +74,7 @@ class Answers:
             assert error is not None, "the call has failed"
         except Exception as failure:  # what cannot be opened, or packed again
             error = failure
-        return protocol.ERROR, number, SentFailure(dumped(error), _run_of(future)), ()
+        return protocol.ERROR, number, SentFailure(dumped(error), _run_of(future), future.attempts), ()
 
     def _result(self, number: int, future: Future[Any]) -> tuple[int, int, Any, Sequence[Any]]:
         packed, files = future._packed, list[TravellingFile]()

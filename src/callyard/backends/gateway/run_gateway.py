@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import warnings
@@ -13,6 +14,17 @@ from .message_streams import MessageReader, MessageWriter
 from .remote import Gateway
 
 __all__ = ["main"]
+
+
+class _DriversLog(logging.Handler):
+    """Sends warnings and errors in the log of this process to the driver's."""
+
+    def __init__(self, gateway: Gateway) -> None:
+        super().__init__(logging.WARNING)
+        self._gateway = gateway
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._gateway.warn(self.format(record), record.levelno)
 
 
 def main(directory: str) -> None:
@@ -29,8 +41,9 @@ def main(directory: str) -> None:
     directory = os.path.abspath(os.path.join(os.path.expanduser("~"), os.path.expanduser(directory)))
     with BufferedReader(FileIO(reading, "rb"), 1 << 16) as stream:
         gateway = Gateway(directory, MessageReader(stream), MessageWriter(writing))
-        warnings.simplefilter("always")
+        warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: gateway.warn(str(message))
+        logging.getLogger("callyard").addHandler(_DriversLog(gateway))
         orderly = gateway.run()
     if not orderly and not getattr(gateway._backend, "detached", False):
         os._exit(0)  # live calls end with their driver, and with them their workers

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Refusal", "refusal_of"]
+__all__ = ["NOTHING_HEARD", "Refusal", "last_words", "refusal_of"]
+
+NOTHING_HEARD = "nothing was heard from the gateway any more"
 
 
 class Refusal(NamedTuple):
@@ -68,3 +70,12 @@ def refusal_of(words: str, status: int | None, where: str) -> Refusal:
         f"`ssh {where} exec /bin/sh -c true` must end with status 0 and print nothing",
         False,
     )
+
+
+def last_words(words: str, own_only: bool) -> str:
+    """Return the last line in brackets, for a sentence; with `own_only` the last of ssh's own, as calls print, too."""
+    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    if own_only:
+        parts = (NOTHING_HEARD, *_MEANINGS)
+        lines = [line for line in lines if any(part in line.lower() for part in parts)]
+    return f" ({lines[-1]})" if lines else ""

@@ -211,14 +211,14 @@ class ToldCalls:
             name = call.future.name
             call.future.fail_with(UnpicklableCall(f"a result that {name!r} waited for cannot be sent to it: {error}"))
             return
-        packages = sorted(call.packed.packages.items() - sent.packages)
-        sent.packages.update(packages)
+        packages, uses = sent.add_packages(call.packed.packages)
         number = 0
         if call.packed.function is not None:
             yield from _definition(call.packed.function, sent)
             number = call.packed.function.definition.id
         files = sent.add_files(call.files)
-        said = SentCall(call.future.name, call.resources, self._name(call), number, pickles, told, packages, files)
+        named = self._name(call)
+        said = SentCall(call.future.name, call.resources, named, number, pickles, told, packages, uses, files)
         sent.note(call.number, said)
         yield from pieces(protocol.CALL, call.number, said)
         if sent.functions:

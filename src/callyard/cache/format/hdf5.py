@@ -96,8 +96,10 @@ def _make(specs: Sequence[Spec], block: int) -> Structure:
     tiles: list[bytes | int] = [superblock(block, block + end, things[0].at) + b"".join(headers)]
     for index, length in enumerate(lengths):
         if length:
-            tiles.extend([index, bytes(_padded(length) - length)])
-    return Structure(block, end, start, tuple(offsets), tuple(tile for tile in tiles if tile != b""))
+            tiles.append(index)
+        if padding := _padded(length) - length:
+            tiles.append(bytes(padding))
+    return Structure(block, end, start, tuple(offsets), tuple(tiles))
 
 
 def _padded(length: int) -> int:
