@@ -372,6 +372,8 @@ class SharedCall(PendingCall):
 
     def _stores_here(self, inner: Future[Any], note: RunReport | None) -> bool:
         """Return True if this process has to store the end of the call, or to look whether it has to."""
+        if self.settings.cache.mode == "read-only":
+            return False
         if note is not None:
             return not note.stored and note.problem is None
         if self._run is not None or not inner.failed():
@@ -379,7 +381,7 @@ class SharedCall(PendingCall):
         # A worker tells of each failure, unless it is gone. A job stores its failure and tells nothing.
         begun = self._requested is not None or self._context.elsewhere
         told = self._context.inner.detached and not self._context.elsewhere and inner.packed_failure() is not None
-        return begun and not told and self.has_key and self.settings.cache.mode != "read-only"
+        return begun and not told and self.has_key
 
     def _store_here(self, inner: Future[Any]) -> None:
         """Store the result in this process: the worker does not see the directory, has only a part, or is gone."""
