@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import string
 from collections.abc import Callable, Iterator
@@ -226,6 +227,15 @@ def test_functions_keep_their_parameters_that_are_named_as_resources_are() -> No
 CONSTRUCTORS: list[Any] = [Executor, Resources, Local, Slurm, Cache, keyed]
 
 PARAMETERS = {make: [name for name in inspect.signature(make).parameters if name != "others"] for make in CONSTRUCTORS}
+
+
+def test_keywords_of_a_decorator_are_its_own() -> None:
+    @functools.wraps(work)
+    def patient(value: int, timeout: float = 0, **kwargs: int) -> tuple[float, int]:
+        return timeout, work(value, **kwargs)
+
+    with Executor(1) as ex:
+        assert ex.submit(patient, 3, timeout=5, factor=2).result() == (5, 6)
 
 
 def test_counts_of_other_libraries_are_counts() -> None:

@@ -91,7 +91,8 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
     import inspect  # here, because it loads slowly and few calls have such names
 
     try:
-        parameters = inspect.signature(function).parameters.values()
+        # Not that of a wrapped function: a decorator may take keywords of its own, and pass on the rest.
+        parameters = inspect.signature(function, follow_wrapped=False).parameters.values()
     except (TypeError, ValueError):  # no signature: a wrong call will fail by itself
         return True
     return any(

@@ -29,7 +29,6 @@ def in_time_at(attempt: int) -> int:
 
 @pytest.mark.feature("resources")
 @pytest.mark.core
-@pytest.mark.smoke
 def test_a_call_beyond_a_limit_runs_again_with_the_next_one(ex: Executor) -> None:
     grown = ex.submit(enough_at, 3, resource_dict={"memory": [0.5, "640MB", 0.75]})
     slow = ex.submit(in_time_at, 2, resource_dict={"run_time": [0.5, "1min"]})
@@ -39,7 +38,6 @@ def test_a_call_beyond_a_limit_runs_again_with_the_next_one(ex: Executor) -> Non
 
 
 @pytest.mark.feature("resources")
-@pytest.mark.core
 def test_a_call_beyond_its_last_limit_fails(ex: Executor) -> None:
     grown = ex.submit(enough_at, 9, resource_dict={"memory": [0.5, 0.625]})
     slow = ex.submit(in_time_at, 9, resource_dict={"run_time": [0.25, 0.5]})
@@ -51,7 +49,6 @@ def test_a_call_beyond_its_last_limit_fails(ex: Executor) -> None:
 
 
 @pytest.mark.feature("resources")
-@pytest.mark.core
 def test_each_error_has_its_own_list(ex: Executor) -> None:
     with pytest.raises(TimeLimitExceeded):
         ex.submit(in_time_at, 9, resource_dict={"run_time": 0.25, "memory": [0.5, 0.625]}).result()

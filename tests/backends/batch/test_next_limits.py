@@ -139,12 +139,6 @@ def test_a_limit_kept_by_the_scheduler(ex: Executor, slurm: Cluster, journal: st
     assert future.attempts == 2
 
 
-def test_limits_that_can_never_be_had(ex: Executor, slurm: Cluster) -> None:
-    for wrong in ([1, -4], [], [1, None], [1, "much"]):
-        with pytest.raises(ResourceError, match="memory must be"):
-            ex.submit(abs, -1, resource_dict={"memory": wrong})
-
-
 @pytest.mark.needs("daemon")
 def test_failures_are_kept_of_the_last_attempt(daemon: TestedDaemon, results: Path, journal: str) -> None:
     with Executor(backend=BACKENDS["daemon"], cache=Cache(results, failures=True)) as ex:
