@@ -247,7 +247,7 @@ def _raised(
         run.release()
         running.die("" if type(error) is SystemExit else text)
     named = _named(error, folder, number, call_file)
-    if named is not error and _moves_on(folder, number, error, named):
+    if isinstance(named, OutOfMemory) and _moves_on(folder, number, error, named):
         run.release()
         return None
     end = _counted(failed(named, text, key, usage))
