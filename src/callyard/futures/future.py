@@ -60,7 +60,7 @@ class Future(FutureState[T]):
         cached: True if the call was answered from the cache; None without a cache.
         job_id: the scheduler's id of the job that runs the call; None where no scheduler does.
         attempts: the number of this run of the call: 1, and one more each time that it is run again, because it has
-            raised `Again`, or has lost its worker and has a `restart_limit`.
+            raised `Again`, has gone beyond a limit of a list, or has lost its worker and has a `restart_limit`.
 
     Examples:
         >>> future = executor.submit(pow, 2, 10)

@@ -140,6 +140,18 @@ def test_a_limit_kept_by_the_scheduler(ex: Executor, slurm: Cluster, journal: st
 
 
 @pytest.mark.needs("daemon")
+def test_failures_are_kept_of_the_last_attempt(daemon: TestedDaemon, results: Path, journal: str) -> None:
+    with Executor(backend=BACKENDS["daemon"], cache=Cache(results, failures=True)) as ex:
+        enough = ex.submit(allocate, journal, 0.5, resource_dict={"memory": [LITTLE, MUCH]})
+        large = ex.submit(allocate, journal, 4, resource_dict={"memory": [LITTLE, 2 * LITTLE]})
+        assert enough.result() == (2, MUCH)
+        assert isinstance(large.exception(), OutOfMemory)
+    assert runs(journal) == {"allocate": 4}
+    kept = sorted((entry.state, entry.resources["memory"]) for entry in Cache(results))
+    assert kept == [("failed", [LITTLE, 2 * LITTLE]), ("finished", [LITTLE, MUCH])]
+
+
+@pytest.mark.needs("daemon")
 def test_a_limit_that_this_machine_does_not_have(daemon: TestedDaemon, results: Path) -> None:
     with Executor(backend=BACKENDS["daemon"], cache=results) as ex, pytest.raises(ResourceError, match="memory=1e"):
         ex.submit(abs, -1, resource_dict={"memory": [1, 10**6]})

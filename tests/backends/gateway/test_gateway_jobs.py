@@ -35,11 +35,11 @@ def noted(journal: str, gate: Gate | None, value: int) -> int:
 
 
 def memory_from(attempt: int) -> float | None:
-    """Return the limit of memory in this attempt; take more in each before."""
+    """Return the limit of memory in this attempt; take more in each before, the first time by a call within."""
     call = callyard.current()
     assert call is not None
     if call.attempt < attempt:
-        raise MemoryError
+        raise OutOfMemory("of a call within") if call.attempt == 1 else MemoryError
     return call.memory
 
 

@@ -29,7 +29,7 @@ from ...dependencies.replace_futures import replace_futures
 from ...errors import CacheError, CallyardError
 from ...events.recorder import Recorder
 from ...futures import Future, when_ended
-from ...hashing.call_key import CallKey, FunctionPart, call_key, function_part, identity_of
+from ...hashing.call_key import CallKey, FunctionPart, Reach, call_key, function_part, identity_of
 from ...hashing.sources import pack, source_of
 from ...jobs.batch import KeyRecipe
 from ...serialize import definition_identity
@@ -148,10 +148,11 @@ class SharedCall(PendingCall):
 
     def partial_key(self) -> PartialKey:
         known = self._call or self._part
-        modules = frozenset(reference[0] for reference in known.references) if known is not None else frozenset()
-        part = None if self._part is None else self._part.without_sources()
+        imported = frozenset(reference[0] for reference in known.references) if known is not None else frozenset()
+        reach = Reach() if known is None else known.reach
+        part = None if self._part is None else self._part.for_key()
         recipe = None if self.has_key else KeyRecipe(part, self._around)
-        return PartialKey(self.identity(), modules, recipe, self.key)
+        return PartialKey(self.identity(), imported, reach, recipe, self.key)
 
     def order(self) -> RunRequest | None:
         return None if self.settings.cache.mode == "read-only" else self._request().replace(check_only=self.held)
