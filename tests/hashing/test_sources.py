@@ -29,7 +29,7 @@ def test_the_texts_of_what_a_function_reaches() -> None:
         f"code of {__name__}.Tool.use": "def use(self, x):\n    return helper(x)\n",
         f"code of {__name__}.helper": "def helper(x):\n    return x + 1  # a comment\n",
     }
-    assert function_part(work).without_sources().sources == ()
+    assert function_part(work).for_key().sources == ()
     assert source_of(len) == source_of(eval("lambda: 1")) == ""
 
 

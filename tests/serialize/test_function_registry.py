@@ -968,3 +968,66 @@ def test_a_pickler_can_be_used_for_a_file(tmp_path: Path) -> None:
         Pickler(file).dump(lambda: 3)
     with (tmp_path / "file").open("rb") as file:
         assert pickle.load(file)() == 3
+
+
+# -- functions that other modules name ---------------------------------------------------------------------
+
+ALIASES = {
+    "plain": "def g(): return 1\n{} = g",
+    "cached": "import functools\n@functools.lru_cache\ndef g(): return 1\n{} = g",
+    "default": "def g(): return 1\n{} = lambda h=g: h()",
+    "in a list": "def g(): return 1\nheld = [g]\n{} = lambda: held[0]()",
+    "closure": "def made():\n    n = 1\n    def g(): return n\n    return g\ng = made()\ng.__qualname__ = 'g'\n{} = g",
+}
+
+
+@pytest.mark.parametrize("case", ALIASES)
+def test_the_other_names_of_a_function_that_is_changed_in_place(worker: Worker, notebook: Notebook, case: str) -> None:
+    module = notebook(ALIASES[case].format("alias") + "\ndef f(): return alias(), g()")
+    assert worker.call(module.f) == (1, 1)
+    for number in (2, 3):
+        if case == "closure":
+            module.g.__closure__[0].cell_contents = number
+        else:
+            getattr(module.g, "__wrapped__", module.g).__code__ = eval(f"lambda: {number}").__code__
+            getattr(module.g, "cache_clear", int)()
+        assert worker.call(module.f) == module.f() == (number, number)
+    assert worker.call(module.f) == (3, 3)
+
+
+def test_functions_that_name_each_other(worker: Worker, notebook: Notebook) -> None:
+    module = notebook(
+        """
+        def one(x): return one.other(x - 1) if x else 1
+        def other(x): return other.other(x - 1) if x else 2
+        one.other, other.other = other, one
+        def f(x): return one(x)
+        def g(x): return other(x)
+        """
+    )
+    for _ in range(2):
+        assert [worker.call(module.f, 3), worker.call(module.g, 3)] == [2, 1]
+    module.one.__code__ = (lambda x: 5).__code__
+    assert [worker.call(module.f, 3), worker.call(module.g, 3)] == [5, 5]
+
+
+def test_an_attribute_that_a_module_makes_when_it_is_wanted(worker: Worker, notebook: Notebook) -> None:
+    lazy = notebook(
+        "K = 1\ndef g(): return K\ndef __getattr__(name):\n    if name in 'az': return g\n    raise AttributeError"
+    )
+    here = types.ModuleType("uses_lazy")
+    vars(here)["lazy"] = lazy
+    exec("def f(): return lazy.z()\ndef missing(): return hasattr(lazy, 'absent')", vars(here))
+    assert worker.call(here.f) == 1
+    lazy.K = 2
+    assert worker.call(here.f) == 2
+    assert not worker.call(here.missing)
+
+
+def test_a_function_that_another_has_replaced_under_its_name(
+    worker: Worker, shared: Worker, notebook: Notebook
+) -> None:
+    module = notebook("def g(): return 1\nclass C: k = 1\nalias, D = g, C\ndef f(): return alias(), g(), D.k, C.k")
+    assert worker.call(module.f) == (1, 1, 1, 1)
+    notebook("def g(): return 2\nclass C: k = 2")
+    assert shared.call(module.f) == worker.call(module.f) == module.f() == (1, 2, 1, 2)

@@ -58,7 +58,8 @@ class SSH:
             raise ResourceError(f"the destination of SSH is a host, as 'me@login', not {destination!r}")
         for name in ("directory", "python"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, (str, os.PathLike)) and os.fspath(value)):
+            path = os.fspath(value) if isinstance(value, os.PathLike) else value
+            if value is not None and not (isinstance(path, str) and path and "\0" not in path):
                 raise ResourceError(f"{name} must be a path, not {value!r}")
         for name in ("setup", "command"):
             check_texts(name, getattr(self, name))

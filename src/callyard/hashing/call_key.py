@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import FunctionType, MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..dependencies.map_chunks import run_chunk
 from ..dependencies.replace_futures import is_future
@@ -45,6 +45,20 @@ class KeyContext:
 NOWHERE = KeyContext()
 
 
+class Reach(NamedTuple):
+    """The code and data of the user's in the reach of a call."""
+
+    modules: frozenset[str] = frozenset()  # with any of it
+    size: int = 0  # number of definitions
+
+    def and_of(self, encoder: ValueEncoder) -> Reach:
+        """Return this reach together with an encoder's."""
+        return Reach(self.modules.union(encoder.modules), self.size + sum(root.size for root in encoder.roots))
+
+
+NO_REACH = Reach()
+
+
 @dataclass(frozen=True)
 class FunctionPart:
     """The function's part of a key, at one moment; see `function_part`."""
@@ -55,10 +69,11 @@ class FunctionPart:
     unkeyed: Mapping[str, str]
     reads_metadata: int = 0  # see `reflection`
     sources: Sources = ()  # for people
+    reach: Reach = NO_REACH
 
-    def without_sources(self) -> FunctionPart:
-        """Return the same for another process, which makes a key of it."""
-        return replace(self, sources=()) if self.sources else self
+    def for_key(self) -> FunctionPart:
+        """Return the same for another process, which only makes a key of it."""
+        return replace(self, sources=(), reach=NO_REACH)
 
 
 def function_part(function: Any, code_only: bool = False) -> FunctionPart:
@@ -79,29 +94,33 @@ def function_part(function: Any, code_only: bool = False) -> FunctionPart:
         token = joined(token, roots) if reads else token
         codes = {label: code for root in roots for label, code in root.codes.items()}
         known[code_only] = FunctionPart(
-            token, pinned, ingredients, dict(encoder.unkeyed), encoder.reads_metadata, texts(codes.items())
-        )
+            token, pinned, ingredients, dict(encoder.unkeyed), encoder.reads_metadata, texts(codes.items()),
+            NO_REACH.and_of(encoder),
+        )  # fmt: skip
     made: FunctionPart = known[code_only]
     return made
 
 
 def references_of(
     function: Any, args: Iterable[Any], kwargs: Mapping[str, Any], code_only: bool = False
-) -> tuple[Reference, ...]:
+) -> tuple[tuple[Reference, ...], Reach]:
     """Return the definitions imported by a call without a key where the call runs, each with its present token.
 
-    The list may be incomplete: the definitions behind a value without a token are unknown.
+    Returns:
+        The definitions, and all in reach. Both may be incomplete: the definitions behind a value without a token are
+        unknown.
     """
-    encoder, found = ValueEncoder(), tuple[Reference, ...]()
+    encoder, found, reach = ValueEncoder(), tuple[Reference, ...](), NO_REACH
     with suppress(Exception):  # a class of the user's may do anything here; the call needs no token
-        found = function_part(function, code_only).references
+        part = function_part(function, code_only)
+        found, reach = part.references, part.reach
     for value in (*args, *kwargs.values()):
         with suppress(Exception):
             encoder.token(value)
     with suppress(Exception):
         known = {reference[:2] for reference in found}
         found += _pinned(encoder, (place for place in encoder.references if place not in known), False, False)
-    return found
+    return found, reach.and_of(encoder)
 
 
 def _pinned(
@@ -132,7 +151,7 @@ class CallKey:
 
     __slots__ = (
         *("_part", "_parts", "function", "hex", "inputs"),
-        *("names", "plain", "references", "surroundings", "values"),
+        *("names", "plain", "reach", "references", "surroundings", "values"),
     )
 
     def __init__(
@@ -146,7 +165,9 @@ class CallKey:
         part: FunctionPart,
         plain: bool = False,
         inputs: Mapping[str, str] = MappingProxyType({}),
+        reach: Reach = NO_REACH,
     ) -> None:
+        self.reach = reach
         self.inputs = inputs  # the functions, by the keys, of the calls with results among the arguments
         self.plain = plain  # without definitions in the arguments the token is the same in every process
         self.references = references
@@ -239,7 +260,8 @@ def call_key(
     more = _pinned(encoder, (place for place in encoder.references if place not in known), False, len(parts) % 2 == 0)
     names, values = [name for name, _ in bound], [value for _, value in bound]
     references = (*part.references, *more)
-    return CallKey(function, names, values, parts, around, references, part, not encoder.roots, encoder.inputs)
+    reach, plain = part.reach.and_of(encoder), not encoder.roots
+    return CallKey(function, names, values, parts, around, references, part, plain, encoder.inputs, reach)
 
 
 def _others_metadata(encoder: ValueEncoder, function: Any, part: FunctionPart) -> list[bytes]:

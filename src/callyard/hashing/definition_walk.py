@@ -30,6 +30,7 @@ class Walk(LenientEncoder):
         self.ingredients: dict[str, bytes] = {}
         self.codes: dict[str, CodeType] = {}  # by the labels of ingredients, for their texts
         self.references: dict[tuple[str, str], None] = {}  # module and name of user code imported by a worker
+        self.modules: set[str] = set()  # of the user's, with all definitions and data in reach
         self.unkeyed: dict[str, str] = {}  # values without tokens: the expression, and the type
         self.unfollowed: dict[str, None] = {}
         self.reads_metadata = 0  # see `reflection`
@@ -45,9 +46,15 @@ class Walk(LenientEncoder):
         if number is None:
             number = self._numbers[id(thing)] = len(self.found)
             self.found.append((thing, self.travels))
+            if is_users(thing):
+                self.modules.add(module_of(thing))
         elif self.travels and not self.found[number][1] and is_users(thing) and by_reference(thing):
             self.references[thing.__module__, thing.__qualname__] = None
         return b"@%d" % number
+
+    def imported(self, thing: Any) -> None:
+        if self.travels and is_users(thing) and by_reference(thing):
+            self.references[thing.__module__, thing.__qualname__] = None
 
     def sentinel(self, value: Any) -> bytes:
         return self.definition(value)

@@ -26,7 +26,7 @@ class WalkResult:
     """The result of a walk: the token of its root, and the reasons for it."""
 
     __slots__ = (
-        *("codes", "differences", "ingredients", "parts", "places", "reads_metadata", "references"),
+        *("codes", "differences", "ingredients", "modules", "parts", "places", "reads_metadata", "references", "size"),
         *("token", "unfollowed", "unkeyed", "watch"),
     )
 
@@ -36,6 +36,8 @@ class WalkResult:
         self.ingredients = walk.ingredients  # label -> token
         self.codes = walk.codes  # label -> code, for its text
         self.differences = importable.differences  # a later difference may change the code imported by a worker
+        self.modules = walk.modules
+        self.size = len(walk.found)  # definitions
         self.references = walk.references  # user code imported by a worker, as (module, name)
         self.unkeyed = walk.unkeyed
         self.unfollowed = walk.unfollowed

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..dependencies.wait import failure_of
+from ..serialize.change_detection import LRU
 from .code import code_token
 from .containers import Outliner, outline
 from .digest import ATOMS, PendingFuture, UnkeyableError, combine, text
@@ -86,6 +87,8 @@ class BaseEncoder(ABC):
         self._stack.append(value)
         outer, self._lowest = self._lowest, place
         kind = type(value)
+        if kind is LRU:
+            self.imported(value)
         try:
             if _registered and (function := _registration(kind)) is not None:
                 made = self._by_registration(value, function)
@@ -133,6 +136,9 @@ class BaseEncoder(ABC):
     @abstractmethod
     def definition(self, thing: Any) -> bytes:
         """Return the token of a function, a class or a module."""
+
+    def imported(self, thing: Any) -> None:  # noqa: B027  # most encoders do not care
+        """Note a function with `lru_cache`, which a worker may import by its qualified name, as a definition."""
 
     def sentinel(self, value: Any) -> bytes:
         """Return the token of an `object()`, which has no content."""

@@ -76,7 +76,8 @@ class ChangeWatch:
         self._modules: list[tuple[str, Any]] = []
         self._whole: list[tuple[Any, set[str]]] = []
         self._kinds: dict[int, tuple[Any, Any]] = {}  # modules that were read, and their classes
-        self._libraries: list[tuple[Any, str, Any]] = []  # modules, names in them, and handles
+        # By id of an installed module: the module, and names in it with the types and references of their values.
+        self._libraries: dict[int, tuple[Any, list[tuple[str, Any, Any]]]] = {}
         self._values: list[tuple[Read, bytes]] = []
         self._by_token: list[tuple[Any, str]] = []  # holders, and names with values compared by token
         self.is_described = True  # False if a dependency is beyond the descriptions of `imported_code`
@@ -104,7 +105,8 @@ class ChangeWatch:
         if (id(module), name) not in self._seen:
             self._seen.add((id(module), name))
             is_definition = type(value) is FunctionType or isinstance(value, (type, ModuleType))
-            self._libraries.append((ref(module), name, ref(value) if is_definition else type(value)))
+            names = self._libraries.setdefault(id(module), (ref(module), []))[1]
+            names.append((name, type(value), ref(value) if is_definition else None))
 
     def function(self, function: FunctionType) -> None:
         """Note the parts of a function."""
@@ -204,11 +206,20 @@ class ChangeWatch:
                 return False
         if not all(type(module()) is kind() for module, kind in self._kinds.values()):
             return False
-        for module, name, handle in self._libraries:
-            value = getattr(module(), "__dict__", {}).get(name, MISSING)
-            if (handle() is not value) if type(handle) is ReferenceType else (type(value) is not handle):
-                return False
+        if self._libraries and not self._libraries_unchanged():
+            return False
         return not (self._classes or self._modules or self._whole or self._values) or self._rest_unchanged()
+
+    def _libraries_unchanged(self) -> bool:
+        for library, names in self._libraries.values():
+            if (module := library()) is None:
+                return False
+            space = module.__dict__
+            for name, kind, handle in names:
+                value = space.get(name, MISSING)
+                if type(value) is not kind or (handle is not None and handle() is not value):
+                    return False
+        return True
 
     def _rest_unchanged(self) -> bool:
         for name, found in self._modules:

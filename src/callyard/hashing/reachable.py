@@ -54,6 +54,8 @@ def _global(walk: Walk, holder: Any, module: str, name: str, chains: set[Chain])
     if isinstance(value, ModuleType):
         return module_reads(walk, value, chains)
     where, travels, numbered = walk.where, walk.travels, walk.numbered
+    if owner(module) is None:
+        walk.modules.add(module)
     walk.where = f"{module}.{name}"
     is_definition = type(value) is FunctionType or isinstance(value, type)
     if travels and not is_definition and owner(module) is None and _is_imported(module, namespace):

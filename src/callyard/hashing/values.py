@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..serialize.importable import by_reference
+from .definition_walk import is_users
 from .definitions import WalkResult, rooted
 from .digest import ATOMS, text
 from .encoder import BaseEncoder, LenientEncoder
@@ -31,6 +33,7 @@ class ValueEncoder(BaseEncoder):
         self._defined: dict[int, tuple[Any, bytes]] = {}
         self.roots: list[WalkResult] = []
         self.references: dict[tuple[str, str], None] = {}  # of all roots, as of a `WalkResult`
+        self.modules: set[str] = set()  # likewise
         self.unkeyed: dict[str, str] = {}
         self.reads_metadata = 0  # the maximum over all roots, see `metadata_readers`
 
@@ -41,11 +44,17 @@ class ValueEncoder(BaseEncoder):
         found = rooted(thing)
         self.roots.append(found)
         self.references.update(found.references)
+        self.modules |= found.modules
         self.unkeyed.update(found.unkeyed)
         self.reads_metadata = max(self.reads_metadata, found.reads_metadata)
         token = rooted(thing, with_metadata=True).token if found.reads_metadata else found.token
         self._defined[id(thing)] = thing, token
         return token
+
+    def imported(self, thing: Any) -> None:
+        if is_users(thing) and by_reference(thing):
+            self.references[thing.__module__, thing.__qualname__] = None
+            self.modules.add(thing.__module__)
 
     def with_metadata(self) -> list[WalkResult]:
         """Return the results for the same definitions with their metadata."""

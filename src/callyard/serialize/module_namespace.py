@@ -84,21 +84,41 @@ _NO_REFS: Mapping[Variable, int] = MappingProxyType({})
 _versions = itertools.count(1)
 
 
+def new_version() -> int:
+    """Return a number that no other version or content has."""
+    return next(_versions)
+
+
 class SentGlobals:
     """The value of a global as sent, or the values of several globals that share objects."""
 
-    __slots__ = ("data", "ids", "links", "reaches", "refs", "snapshot", "variables", "version")
+    __slots__ = (
+        *("bound", "content", "data", "functions", "ids"),
+        *("links", "reaches", "refs", "snapshot", "variables", "version"),
+    )
 
     def __init__(
-        self, data: bytes | None, variables: tuple[Variable, ...], refs: Mapping[Variable, int] = _NO_REFS
+        self,
+        data: bytes | None,
+        variables: tuple[Variable, ...],
+        content: int = 0,
+        refs: Mapping[Variable, int] = _NO_REFS,
+        functions: Mapping[Variable, int] = _NO_REFS,
     ) -> None:
-        self.version = next(_versions)
+        self.version = new_version()
+        self.content = content  # a number that changes with data, globals and references
         self.data, self.variables = data, variables
         self.refs = refs  # other globals with objects in this value, with their versions
+        # Functions named in this value, with their contents: the reader makes another function for a new content.
+        self.functions = functions
         self.snapshot: ChangeDetector | None = None
         self.reaches: tuple[Variable, ...] = ()
         self.links: AbstractSet[Variable] = frozenset()  # globals needed by the reader of the pickle
+        self.bound: Mapping[Variable, int] = _NO_REFS  # the ids of their values, when the pickle was made
         self.ids: AbstractSet[int] = frozenset()  # of objects perhaps shared; valid as long as the snapshot holds
+
+    def has_content(self, data: bytes | None, variables: tuple[Variable, ...], refs: Mapping[Variable, int]) -> bool:
+        return self.data == data and self.variables == variables and self.refs == refs
 
 
 # -- the namespaces of this process ------------------------------------------------------------------------

@@ -34,7 +34,7 @@ class JointValues(tuple["tuple[GlobalName, Any]", ...]):
 class NamespaceReplica(ModuleNamespace):
     """A namespace with functions from another process."""
 
-    __slots__ = ("_loading", "_pending", "_received", "_saved", "module", "values")
+    __slots__ = ("_loading", "_pending", "_received", "_saved", "hooked", "module", "values")
 
     def __init__(self, header: Header) -> None:
         module = ModuleType(header[0][1])
@@ -46,6 +46,7 @@ class NamespaceReplica(ModuleNamespace):
         self._saved: dict[str, _Saved] = {}  # while other values are lent
         self._pending: dict[str, tuple[int, bytes | None]] = {}  # offered, and not taken yet
         self._loading: dict[str, bytes] = {}  # being unpickled further up the stack
+        self.hooked = False  # True with a `__getattr__` of ours, which asks the received one
 
     def globals(self) -> dict[str, Any]:
         return vars(self.module)
@@ -66,7 +67,7 @@ class NamespaceReplica(ModuleNamespace):
         changes += 1
         self.values.pop(name, None)
         if data is None:
-            vars(self.module).pop(name, None)
+            self._bind(name, _NONE)
             self._received[name] = version
             return
         value = self._load(name, data)
@@ -86,8 +87,13 @@ class NamespaceReplica(ModuleNamespace):
     def _store(self, name: str, version: int, value: Any) -> None:
         self._pending.pop(name, None)
         self._saved.pop(name, None)
-        vars(self.module)[name] = self.values[name] = value
+        self.values[name] = value
+        self._bind(name, value)
         self._received[name] = version
+
+    def _bind(self, name: str, value: Any) -> None:
+        if not (self.hooked and name == "__getattr__"):
+            _set(vars(self.module), name, value)
 
     def set_aside(self, name: str) -> None:
         """Save the present value, before another value is lent."""
@@ -99,7 +105,7 @@ class NamespaceReplica(ModuleNamespace):
         global changes
         _, received, bound = self._saved[name]
         if bound is received or bound is _NONE:
-            vars(self.module)[name] = value
+            self._bind(name, value)
         self.values[name] = value
         self._received[name] = _LENT
         changes += 1
@@ -180,20 +186,32 @@ def _install(space: NamespaceReplica) -> None:
         from . import import_statements  # here and below, because a script's functions, of `__main__`, need none of it
 
         module = space.module
-        vars(module)["__getattr__"] = lambda attribute: _unsent_attribute(module, attribute)
+        space.hooked = True
+        vars(module)["__getattr__"] = lambda attribute: _unsent_attribute(space, attribute)
         import_statements.look_first(_imported_module)
 
 
-def _unsent_attribute(module: ModuleType, name: str) -> Any:
-    """Return an attribute not received, from the importable module of the same name."""
-    absent = AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
+def _unsent_attribute(space: NamespaceReplica, name: str) -> Any:
+    """Return an attribute not received: a submodule from the same process, what the module's own `__getattr__` gives,
+    or the attribute of the importable module of the same name.
+    """
+    module = space.module
+    absent: Exception = AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
     if name.startswith("__"):
         raise absent
+    inner = _replicas.get((space.header[0][0], f"{module.__name__}.{name}", 0))
+    if inner is not None:
+        return inner.module
+    if "__getattr__" in space.values:
+        try:
+            return space.values["__getattr__"](name)
+        except (AttributeError, ImportError) as error:
+            absent = error
     from . import import_statements
 
     try:
         return getattr(import_statements.load_another(module.__name__, module), name)
-    except ImportError:  # no such module can be imported here
+    except (AttributeError, ImportError):  # such a module cannot be imported here, or has no such name, too
         raise absent from None
 
 

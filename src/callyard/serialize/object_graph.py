@@ -13,13 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Set as AbstractSet
+from types import FunctionType
 from typing import Protocol
 
 from ..utils.locks import under
-from .change_detection import ChangeDetector, SnapshotGroup, snapshot
+from .change_detection import LRU, ChangeDetector, SnapshotGroup, snapshot
 from .common_objects import circles, linked, order, owners, sharing
-from .module_namespace import PickledGlobal, SentGlobals, Variable
+from .module_namespace import PickledGlobal, SentGlobals, Variable, new_version
 from .reached_globals import MISSING, deleted, last_sent, lock, replace, value_of
+
+_FUNCTIONS = frozenset((FunctionType, LRU))
 
 
 class PickledValues(Protocol):
@@ -51,6 +54,7 @@ class NewPickle:
         )
         pickled = pickle(variables, refs)
         self.data, self.reaches, self.links = pickled.data, tuple(pickled.reached), frozenset(pickled.named)
+        self.bound = {variable: id(value_of(variable)) for variable in self.links}
         self._pickled = pickled  # keeps the objects alive, so that their ids stay valid
         self.has = pickled.has
 
@@ -71,7 +75,8 @@ class KnownPickle:
     def __init__(self, sent: SentGlobals) -> None:
         self.variables, self.refs = sent.variables, tuple(sent.refs)
         self.snapshot = sent.snapshot
-        self.data, self.reaches, self.links, self.ids = sent.data, sent.reaches, sent.links, sent.ids
+        self.data, self.reaches, self.ids = sent.data, sent.reaches, sent.ids
+        self.links, self.bound = sent.links, sent.bound
 
     def has(self, number: int) -> bool:
         return True
@@ -90,6 +95,7 @@ class ObjectGraph:
         self._pickle = pickle
         self.pickles: dict[Variable, AnyPickle | None] = {}  # None: the global has no value
         self.sent: dict[Variable, SentGlobals | None] = {}
+        self._contents: dict[Variable, int] = {}  # see `SentGlobals.content`
 
     def add(self, variables: Iterable[Variable]) -> bool:
         """Add these globals and their reach; return True if the form of an earlier global has changed, too."""
@@ -97,7 +103,7 @@ class ObjectGraph:
             return False
         while self._refer() or self._unite():  # each changes pickles, and so may uncover further common objects
             pass
-        before, self.sent = self.sent, {}
+        before, self.sent, self._contents = self.sent, {}, {}
         under(lock, self._settle_all)  # two threads that send a global for the first time must agree on one version
         return any(self.sent[variable] is not sent for variable, sent in before.items())
 
@@ -153,7 +159,7 @@ class ObjectGraph:
         known = last_sent(variable)
         if known is None or known.data is None or not self._are_free(known):
             return NewPickle(self._pickle, (variable,))
-        if known.snapshot is not None and known.snapshot.unchanged(value):
+        if known.snapshot is not None and known.snapshot.unchanged(value) and _names_hold(known):
             return KnownPickle(known)
         pickle = NewPickle(self._pickle, known.variables, tuple(known.refs))
         alone = len(known.variables) == 1 and not known.refs
@@ -204,6 +210,32 @@ class ObjectGraph:
         for variable in self.pickles:
             self._settle(variable)
 
+    def _functions(self, pickle: AnyPickle) -> set[Variable]:
+        """Return the functions that a pickle names, directly or through others; circles are possible."""
+        found, todo = set[Variable](), [*pickle.links]
+        while todo:
+            one = todo.pop()
+            if one not in found and type(value_of(one)) in _FUNCTIONS and (named := self.pickles.get(one)) is not None:
+                found.add(one)
+                todo.extend(named.links)
+        return found
+
+    def _content(self, variable: Variable) -> int:
+        """Return the number of the content of a global: as last time, or a new one."""
+        if variable not in self._contents:
+            pickle = self.pickles[variable]
+            assert pickle is not None
+            refs = {other: self._version(other) for other in pickle.refs}
+            known = last_sent(variable)
+            is_known = known is not None and known.has_content(pickle.data, pickle.variables, refs)
+            number = known.content if known is not None and is_known else new_version()
+            self._contents.update(dict.fromkeys(pickle.variables, number))
+        return self._contents[variable]
+
+    def _version(self, variable: Variable) -> int:
+        found = self._settle(variable)
+        return 0 if found is None else found.version
+
     def _settle(self, variable: Variable) -> SentGlobals | None:
         """Set the form of a global for sending: as last time, unless the value or one of its references has changed."""
         if variable in self.sent:
@@ -212,9 +244,16 @@ class ObjectGraph:
         if pickle is None:
             self.sent[variable] = gone = deleted(variable)
             return gone
-        refs = {other: 0 if (found := self._settle(other)) is None else found.version for other in pickle.refs}
-        sent = replace(pickle.variables, SentGlobals(pickle.data, pickle.variables, refs))
+        refs = {other: self._version(other) for other in pickle.refs}
+        functions = {other: self._content(other) for other in self._functions(pickle)} if pickle.links else {}
+        new = SentGlobals(pickle.data, pickle.variables, self._content(variable), refs, functions)
+        sent = replace(pickle.variables, new)
         sent.snapshot, sent.reaches = pickle.snapshot, pickle.reaches
-        sent.links, sent.ids = pickle.links, pickle.lasting()
+        sent.links, sent.bound, sent.ids = pickle.links, pickle.bound, pickle.lasting()
         self.sent.update(dict.fromkeys(pickle.variables, sent))
         return sent
+
+
+def _names_hold(sent: SentGlobals) -> bool:
+    """Return True if the globals that a pickle names have the same values; after a reload they have others."""
+    return all(id(value_of(variable)) == number for variable, number in sent.bound.items())

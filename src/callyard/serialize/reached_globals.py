@@ -68,7 +68,7 @@ def deleted(variable: Variable) -> SentGlobals | None:
 
 
 def _same(known: SentGlobals, new: SentGlobals) -> bool:
-    return known.data == new.data and known.variables == new.variables and known.refs == new.refs
+    return known.has_content(new.data, new.variables, new.refs) and known.functions == new.functions
 
 
 def forget_pickles() -> None:
@@ -167,9 +167,12 @@ def is_importable(module: ModuleType) -> bool:
 def _inside(module: ModuleType, attributes: frozenset[str]) -> Iterator[Variable]:
     """Yield the possible globals of `module.attribute` in code, for a module sent by value."""
     space = space_of_module(module)
+    given = "__getattr__" in vars(module)
+    if given:
+        yield space, "__getattr__"
     for name in sorted(attributes - UNSENT):  # names without a value too, because one may be set later
         yield space, name
-        value = vars(module).get(name)
+        value = vars(module).get(name) or (sys.modules.get(f"{module.__name__}.{name}") if given else None)
         if type(value) is ModuleType and value is not module and not is_importable(value):
             yield from _inside(value, attributes - {name})
 

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 _RECONSTRUCT = b"callyard.serialize.reconstruct"  # the name of the module in pickles
 _LOG = 1 << 20  # bytes of the log in the record of the result
+_CHANGED = (
+    "was not run: the code of {} has changed since it was submitted, and the code of then could not be sent with the "
+    "job, as it holds an object such as a lock, or is too much for each call; submit it again"
+)
 
 
 def load_for(call_file: CallFile) -> None:
@@ -107,7 +111,9 @@ def _made(folder: CallFiles, number: int, call_file: CallFile, begun: CallStart)
         if not isinstance(run, RunDeclined):
             return _ended_before(folder, number, run) or _ran(folder, number, call_file, run, order, data, inputs)
         if run.reason == "differs":  # the code found here differs from the code of the key: run the sent copy
-            order, data = order.replace(references=()), call_file.apart or data
+            if call_file.apart is None:
+                raise _told(CallyardError(_CHANGED.format(", ".join(run.modules))), folder, number)
+            order, data = order.replace(references=()), call_file.apart
             continue
         claims = Claims(CacheDirectory.open(order.directory, trust=order.trust))
         ended = _end_own_claim(claims, order)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from gate import Gate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from callyard import Executor
+from callyard import CallyardError, Executor
 from callyard.backends.batch.call_pickles import BufferFile, LargeContents, packed_call, pickle_call
 from callyard.serialize.importable import apart, for_another_computer, sending_apart, sending_far
 
@@ -132,41 +132,86 @@ def test_an_array_of_many_calls_is_on_the_disk_once(
     assert not list((tmp_path / "cache" / "jobs").iterdir())
 
 
+HELPER = "def twice(x):\n    return 2 * x\n"
 CODE = """
+import threading
+import edited_helper
+
+LOCK = threading.Lock()
+
 class Point:
     def __init__(self, x):
         self.x = x
     def double(self):
-        return 2 * self.x
+        return 1 * edited_helper.twice(self.x)
 
 def work(point):
     return point.double()
+
+def plain(x):
+    return 1 * edited_helper.twice(x)
+
+def locked(x):
+    with LOCK:
+        return 1 * x
 """
 
 
-@pytest.mark.once
-def test_without_a_cache_a_module_that_is_edited_runs_as_it_was_submitted(
-    slurm: Cluster, detached: Detached, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def edit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str, str], None]]:
+    """Edits one of two modules, which are imported at first."""
     monkeypatch.setenv("CALLYARD_RUNS", str(tmp_path / "runs"))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    (tmp_path / "edited_helper.py").write_text(HELPER)
     (tmp_path / "edited_meanwhile.py").write_text(CODE)
+
+    def edit(module: str, old: str, new: str) -> None:
+        path = tmp_path / f"{module}.py"
+        path.write_text(path.read_text().replace(old, new))
+
+    yield edit
+    for name in ("edited_meanwhile", "edited_helper"):
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("edited", ["edited_meanwhile", "edited_helper"])
+def test_modules_that_are_edited_run_as_they_were_submitted(
+    slurm: Cluster, detached: Detached, tmp_path: Path, edit: Callable[..., None], edited: str, cached: bool
+) -> None:
     import edited_meanwhile  # type: ignore[import-not-found]
 
-    ex = detached(cache=None)
+    ex = detached() if cached else detached(cache=None)
     point = edited_meanwhile.Point(4)
     held = {"slurm_cmd_args": ["--hold"]}
     futures = [
         ex.submit(edited_meanwhile.work, point, resource_dict=held),
         ex.submit(doubled, point, resource_dict=held),
+        ex.submit(edited_meanwhile.plain, 4, resource_dict=held),
     ]
     jobs = [until_submitted(slurm, future) for future in futures]
-    (tmp_path / "edited_meanwhile.py").write_text(CODE.replace("2 *", "3 *"))
+    edit(edited, "1 * " if edited == "edited_meanwhile" else "2 * ", "3 * ")
     slurm.run("scontrol", "release", *jobs)
-    assert [future.result() for future in futures] == [8, 8]
-    del sys.modules["edited_meanwhile"]
+    assert [future.result() for future in futures] == [8, 8, 8]
+
+
+@pytest.mark.once
+def test_code_with_a_lock_runs_unless_it_was_edited(
+    slurm: Cluster, detached: Detached, edit: Callable[..., None]
+) -> None:
+    import edited_meanwhile
+
+    ex = detached(cache=None)
+    assert ex.submit(edited_meanwhile.locked, 4).result() == 4
+    future = ex.submit(edited_meanwhile.locked, 5, resource_dict={"slurm_cmd_args": ["--hold"]})
+    job = until_submitted(slurm, future)
+    edit("edited_meanwhile", "1 * x", "3 * x")
+    slurm.run("scontrol", "release", job)
+    with pytest.raises(CallyardError, match="was not run: the code of edited_meanwhile has changed since"):
+        future.result()
 
 
 def doubled(point: Any) -> Any:

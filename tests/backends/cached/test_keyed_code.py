@@ -539,3 +539,44 @@ def test_a_module_that_is_edited_and_shared_between_threads(make: Any, lab: Lab,
         lab.load("lab_n")
         assert ex.submit(module.work, journal, 1).result() == 11
         assert make(1).submit(module.work, journal, 1).cached
+
+
+WITH_CACHES = """
+import functools
+@functools.lru_cache
+def work(x):
+    return x * 10
+class Tool:
+    @staticmethod
+    @functools.lru_cache
+    def work(x):
+        return x * 10
+part = functools.partial(work)
+"""
+
+
+@pytest.mark.parametrize("name", ["work", "Tool.work", "part"])
+def test_a_function_with_a_cache_of_its_own_in_a_file_that_is_edited(make: Any, lab: Lab, name: str) -> None:
+    module = f"lab_caches_{name.replace('.', '_')}"
+    lab.write(**{module: WITH_CACHES})
+    found = functools.reduce(getattr, name.split("."), lab.load(module))
+    lab.write(**{module: WITH_CACHES.replace("10", "11")})
+    assert make(1).submit(found, 1).result() == 10
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_a_part_that_a_module_imports_when_it_is_wanted(make: Any, lab: Lab, keeps: bool) -> None:
+    package = f"lab_parts_{keeps}"
+    found = f"importlib.import_module('{package}.' + name)"
+    gives = f"return globals().setdefault(name, {found})" if keeps else f"return {found}"
+    lab.write(
+        **{
+            f"{package}__init": f"import importlib\ndef __getattr__(name):\n    {gives}\n",
+            f"{package}__part": "def work(x):\n    return x * 10\n",
+            f"{package}_uses": f"import {package}\ndef f(x):\n    return {package}.part.work(x)\n",
+        }
+    )
+    module = lab.load(f"{package}_uses")
+    assert module.f(1) == 10
+    lab.write(**{f"{package}__part": "def work(x):\n    return x * 11\n"})
+    assert make(1).submit(module.f, 1).result() == 10

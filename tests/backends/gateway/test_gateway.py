@@ -111,6 +111,20 @@ def test_a_result_is_answered_without_a_connection(sshd: Server, results: Path) 
         assert future.result(60) == 3
 
 
+def test_nothing_is_stored_in_a_cache_that_is_only_read(
+    sshd: Server, results: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    with Executor(backend=Local(detached=False, host=sshd.host("plain")), cache=results) as executor:
+        assert executor.submit(successor, 1).result(60) == 2
+    read = Cache(results, mode="read-only")
+    with Executor(backend=Local(detached=False, host=sshd.host("plain")), cache=read) as executor:
+        assert executor.submit(successor, 1).cached
+        assert executor.submit(successor, 2).result(60) == 3
+        assert isinstance(executor.submit(successor, "x").exception(60), TypeError)
+    assert len(list(read)) == 1
+    assert [str(each.message) for each in recwarn] == []
+
+
 @pytest.mark.parametrize("detached", [False, True])
 def test_what_the_cache_here_knows_of_a_run_there(sshd: Server, results: Path, detached: bool) -> None:
     with Executor(backend=Local(detached=detached, host=sshd.host("plain")), cache=results) as executor:

@@ -256,7 +256,9 @@ def test_contents_are_files(tmp_path: Path) -> None:
             assert not files.accept(incoming)
             incoming.write(piece)
         assert files.accept(incoming)
+    os.utime(tmp_path / "contents" / name, (0, 0))
     assert files.missing([name]) == []
+    ContentFiles(str(tmp_path / "contents"))  # of another gateway, which removes old ones
     assert bytes(files.load(name)) == b"".join(source.pieces(1000))
     (tmp_path / "contents" / name).write_bytes(b"cut short")
     assert files.missing([name]) == [name]
@@ -264,3 +266,13 @@ def test_contents_are_files(tmp_path: Path) -> None:
         files.load("../../etc/passwd")
     del pickled, source, piece
     assert sent.of(WantedContent(ContentName(False, name))) is None
+
+
+def test_an_empty_directory_may_be_removed_meanwhile(tmp_path: Path) -> None:
+    files, content = ContentFiles(str(tmp_path / "contents")), os.urandom(1000)
+    name = SentContents().add(pickle_value(np.frombuffer(content * 100, "u1"), LargeContents())).contents[0]
+    (tmp_path / "contents").rmdir()
+    with files.incoming(name, 0) as incoming:
+        incoming.write(content * 100)
+        assert files.accept(incoming)
+    assert files.missing([name]) == []

@@ -163,6 +163,13 @@ def test_destinations(destination: object) -> None:
         SSH(destination)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["directory", "python"])
+@pytest.mark.parametrize("path", ["", "a\0b", b"bytes", 1])
+def test_paths_that_are_none(name: str, path: object) -> None:
+    with pytest.raises(ResourceError, match=f"{name} must be a path"):
+        SSH("login", **{name: path})  # type: ignore[arg-type]
+
+
 def test_a_host_that_is_none() -> None:
     with pytest.raises(ResourceError, match=r"host must be SSH\(\.\.\.\)"):
         Local(detached=False, host="login")  # type: ignore[arg-type]

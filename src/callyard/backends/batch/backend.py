@@ -21,7 +21,7 @@ import logging
 import os
 import queue
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import count
 from time import monotonic
@@ -33,7 +33,6 @@ from ...errors import CallyardError, SchedulerError
 from ...futures import Future, ends_futures, when_ended
 from ...hashing.call_key import Reference, references_of
 from ...resources import Resources
-from ...serialize.importable import apart
 from ...serialize.packed import load_with_inputs
 from ...status.call_status import CallStatus
 from ...status.ended_calls import EndedCalls
@@ -47,10 +46,11 @@ from ..failed_nodes import FailedNodes
 from ..live_base import FORKED, unpicklable
 from ..run_directories import remove_if_over
 from ..unfinished_calls import UnfinishedCall
+from .apart_pickles import ApartPickles
 from .batch_state import Abandon, Ask, Drop, ExecutorAction, Look, Settle, Submit, Write
 from .batch_status import add_call, status_of
 from .call import JobCall, JobFuture, call_of
-from .call_pickles import CallPickle, LargeContents, packed_call, pickle_call
+from .call_pickles import LargeContents, packed_call, pickle_call
 from .delivery import Delivery
 from .earlier_batches import EarlierBatches
 from .executor_state_machine import ExecutorState
@@ -81,6 +81,7 @@ class BatchBackend:
     ) -> None:
         self.home, self.job_settings, self._clock = home, job_settings, clock
         self._settings, self._contents = settings, LargeContents()
+        self._apart = ApartPickles(self._contents)
         self._scheduler = scheduler
         self._private = private  # no other process looks for results there
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
@@ -126,9 +127,14 @@ class BatchBackend:
         future = JobFuture(getattr(fn, "__name__", None) or type(fn).__name__, self._wake)
         parts, sources = (fn, args, dict(kwargs)), list[Any]()
         try:
-            references = () if ticket is not None else references_of(fn, args, kwargs, self._settings.changes_data)
+            if ticket is not None:
+                references, partial_key = tuple[Reference, ...](), ticket.partial_key()
+                imported, reach = partial_key.imported, partial_key.reach
+            else:
+                references, reach = references_of(fn, args, kwargs, self._settings.changes_data)
+                imported = frozenset(reference[0] for reference in references)
             data = pickle_call(parts, sources, self._contents)
-            apart_data = self._pickled_apart(parts, ticket, references)
+            apart_data = self._apart.of(parts, imported, reach)
         except Exception as error:
             future.fail_with(unpicklable(fn, args, kwargs, error))
             return future
@@ -141,16 +147,6 @@ class BatchBackend:
             self._forget(call, future)
             raise
         return future
-
-    def _pickled_apart(
-        self, parts: Any, ticket: CachedCall | None, references: Iterable[Reference]
-    ) -> tuple[CallPickle, ...] | None:
-        """Return the call with the user's modules inside: the job may find other versions of them."""
-        modules = ticket.partial_key().modules if ticket is not None else {reference[0] for reference in references}
-        if not modules:
-            return None
-        with apart(modules):
-            return pickle_call(parts, [], self._contents)
 
     def _accept(self, call: JobCall, sources: list[Any]) -> None:
         future = call.future
@@ -339,6 +335,7 @@ class BatchBackend:
 
     def close(self, wait: bool) -> None:
         self._closing = True
+        self._apart.forget()
         if not self._thread.started and (self._private or os.path.exists(f"{self.home.path}/jobs")):
             self._do(_nothing)  # no call was made, but there may be old files to remove
         self._wake()

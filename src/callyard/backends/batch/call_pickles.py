@@ -23,12 +23,14 @@ __all__ = [
     "BufferFile",
     "CallPickle",
     "LargeContents",
+    "Pickling",
     "hold_arguments",
     "packed_call",
     "pickle_arguments",
     "pickle_call",
     "pickle_function",
     "pickle_value",
+    "share",
 ]
 
 _LARGE = 1 << 16  # bytes
@@ -104,14 +106,14 @@ def pickle_call(parts: tuple[Any, Any, Any], futures: list[Any], contents: Large
     The result is one pickle. From a large one the function is split off, unless function and arguments share an object:
     then the rest is the same with and without the user's modules inside, and in other calls.
     """
-    whole = _Pickling(parts, note_futures(futures))
+    whole = Pickling(parts, note_futures(futures))
     if len(whole.dump.data) < _LARGE:
         return (whole.kept(contents),)
     function, *rest = parts
     noted: list[Any] = []
     reduce = note_futures(noted)
-    one, other = _Pickling(function, reduce), _Pickling(tuple(rest), reduce)
-    if _share(one.dump, other.dump) or [*map(id, noted)] != [*map(id, futures)]:
+    one, other = Pickling(function, reduce), Pickling(tuple(rest), reduce)
+    if share(one.dump, other.dump) or [*map(id, noted)] != [*map(id, futures)]:
         return (whole.kept(contents),)
     return one.kept(contents), other.kept(contents)
 
@@ -125,7 +127,7 @@ def pickle_arguments(
         None if the arguments share an object with the globals of the function, so that one pickle must hold both.
     """
     noted: list[Any] = []
-    pickling = _Pickling(arguments, note_futures(noted))
+    pickling = Pickling(arguments, note_futures(noted))
     if definition.watch is not None and definition.watch.shares(pickling.dump.pickler):
         return None
     futures.extend(noted)
@@ -139,10 +141,10 @@ def pickle_function(definition: FunctionDefinition, contents: LargeContents) -> 
 
 def pickle_value(value: Any, contents: LargeContents) -> CallPickle:
     """Pickle an input of a call."""
-    return _Pickling(value, None).kept(contents)
+    return Pickling(value, None).kept(contents)
 
 
-class _Pickling:
+class Pickling:
     """A pickle with its large buffers still in the memory of the objects."""
 
     def __init__(self, thing: Any, reduce: Any) -> None:
@@ -169,7 +171,7 @@ def _kept(data: bytes, buffers: list[memoryview], contents: LargeContents) -> Ca
     return CallPickle(data, tuple(map(contents.keep, buffers)))
 
 
-def _share(function: Dump, arguments: Dump) -> bool:
+def share(function: Dump, arguments: Dump) -> bool:
     """Return True if an object is, or may be, in both: then one pickle must hold it, to be one object in the job."""
     if list(arguments.graph.distinct()):
         return True

@@ -11,6 +11,7 @@ from ...cache.entry import facts_of_run
 from ...cache.messages import RunDeclined, RunReport, RunRequest
 from ...events.usage import Usage
 from ...futures import Future, Lazy
+from ...hashing.call_key import Reach
 from ...jobs.batch import KeyRecipe
 from ...status.call_status import CallStatus
 
@@ -185,7 +186,8 @@ class PartialKey(NamedTuple):
     """The known part of a key, which may depend on the results among the call's arguments."""
 
     identity: str  # the name of the call until then
-    modules: frozenset[str]  # the user's modules with functions that are part of the key and sent by name
+    imported: frozenset[str]  # the user's modules with definitions that are sent by name
+    reach: Reach
     recipe: KeyRecipe | None  # the data from which another process makes the key; None for a known key
     key: str = ""  # "" if unknown
 

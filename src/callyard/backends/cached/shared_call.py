@@ -29,7 +29,7 @@ from ...dependencies.replace_futures import replace_futures
 from ...errors import CacheError, CallyardError
 from ...events.recorder import Recorder
 from ...futures import Future, when_ended
-from ...hashing.call_key import CallKey, FunctionPart, call_key, function_part, identity_of
+from ...hashing.call_key import CallKey, FunctionPart, Reach, call_key, function_part, identity_of
 from ...hashing.sources import pack, source_of
 from ...jobs.batch import KeyRecipe
 from ...serialize import definition_identity
@@ -148,10 +148,11 @@ class SharedCall(PendingCall):
 
     def partial_key(self) -> PartialKey:
         known = self._call or self._part
-        modules = frozenset(reference[0] for reference in known.references) if known is not None else frozenset()
-        part = None if self._part is None else self._part.without_sources()
+        imported = frozenset(reference[0] for reference in known.references) if known is not None else frozenset()
+        reach = Reach() if known is None else known.reach
+        part = None if self._part is None else self._part.for_key()
         recipe = None if self.has_key else KeyRecipe(part, self._around)
-        return PartialKey(self.identity(), modules, recipe, self.key)
+        return PartialKey(self.identity(), imported, reach, recipe, self.key)
 
     def order(self) -> RunRequest | None:
         return None if self.settings.cache.mode == "read-only" else self._request().replace(check_only=self.held)
@@ -371,6 +372,8 @@ class SharedCall(PendingCall):
 
     def _stores_here(self, inner: Future[Any], note: RunReport | None) -> bool:
         """Return True if this process has to store the end of the call, or to look whether it has to."""
+        if self.settings.cache.mode == "read-only":
+            return False
         if note is not None:
             return not note.stored and note.problem is None
         if self._run is not None or not inner.failed():
@@ -378,7 +381,7 @@ class SharedCall(PendingCall):
         # A worker tells of each failure, unless it is gone. A job stores its failure and tells nothing.
         begun = self._requested is not None or self._context.elsewhere
         told = self._context.inner.detached and not self._context.elsewhere and inner.packed_failure() is not None
-        return begun and not told and self.has_key and self.settings.cache.mode != "read-only"
+        return begun and not told and self.has_key
 
     def _store_here(self, inner: Future[Any]) -> None:
         """Store the result in this process: the worker does not see the directory, has only a part, or is gone."""

@@ -223,9 +223,14 @@ class ContentFiles:
     """
 
     def __init__(self, directory: str) -> None:
-        self._directory = resolve(directory, None, make=True)
-        check_directory(self._directory, os.lstat(self._directory), None)
+        self._directory = directory
+        self._make()
         remove_old(self._directory, _KEPT)
+
+    def _make(self) -> None:
+        """Make the directory. Large sites remove empty ones after some weeks, also while a gateway lives."""
+        self._directory = resolve(self._directory, None, make=True)
+        check_directory(self._directory, os.lstat(self._directory), None)
 
     def missing(self, names: Iterable[str]) -> list[str]:
         """Return the names of those that are not there."""
@@ -241,6 +246,7 @@ class ContentFiles:
         Raises:
             HalfLost: they are not there any more.
         """
+        self._make()
         try:
             return IncomingContent.resume(name, self._half(name), start)
         except HalfLost:
@@ -267,11 +273,15 @@ class ContentFiles:
             os.close(descriptor)
 
     def _is_there(self, name: str) -> bool:
+        path = self._path(name)
         try:
             # Of a file that another program has cut short the length is another one.
-            return os.stat(self._path(name)).st_size == size_of(name)
+            if os.stat(path).st_size != size_of(name):
+                return False
+            os.utime(path)  # as the call may wait for other contents, while another gateway removes old ones
         except FileNotFoundError:
             return False
+        return True
 
     def _half(self, name: str) -> str:
         return f"{self._path(name)}.half"
