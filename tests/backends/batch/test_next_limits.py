@@ -102,11 +102,13 @@ def test_the_next_limits(any_ex: Executor, results: Path, journal: str) -> None:
     dependent = any_ex.submit(repr, at_once)
     last = any_ex.submit(sum, [killed, slow])
     assert at_once.result() == (2, MUCH)
-    assert (killed.result(), slow.result()) == (2, 2)
+    assert (killed.result(), slow.result()) == (2, slow.attempts)
     assert dependent.result() == repr((2, MUCH))
-    assert last.result() == 4
-    assert [future.attempts for future in (at_once, killed, slow, dependent, last)] == [2, 2, 2, 1, 1]
-    assert runs(journal) == {"allocate": 2, "take_shared": 2, "stay": 2}
+    assert last.result() == 2 + slow.attempts
+    assert [future.attempts for future in (at_once, killed, dependent, last)] == [2, 2, 1, 1]
+    ran = runs(journal)
+    assert (ran["allocate"], ran["take_shared"]) == (2, 2)
+    assert 1 <= ran["stay"] <= slow.attempts <= 2, "on a busy machine the first attempt may not have come to its begin"
     assert any_ex.submit(allocate, journal, 0.5, resource_dict={"memory": 0.1}).cached
     assert not list(Claims(CacheDirectory.open(results)).running())
 
