@@ -392,6 +392,60 @@ def test_parts_that_a_module_imports_when_they_are_wanted(load: Load, case: str,
     assert keys(1) != keys(2)
 
 
+def test_the_warnings_shown_are_as_before_while_a_module_looks_up_a_name(
+    load: Load, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The filters of warnings belong to all threads."""
+    load("import warnings\ndef g(): ...\ndef __getattr__(name):\n print(warnings.filters)\n return g", "um_attacked")
+    lab = load("import um_attacked\ndef f(x): return um_attacked.h(x)")
+    before = str(warnings.filters)
+    call_key(lab.f, (1,), {})
+    assert capsys.readouterr().out == f"{before}\n"
+
+
+def test_the_code_that_looks_up_a_name_does_not_run_for_each_key(
+    load: Load, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load("def g(): return 1\ndef h(): return 2", "um_part")
+    finder = "def __getattr__(name):\n print(name)\n return getattr(um_part, used())"
+    lazy = load(f"import um_part\nchosen = 'g'\ndef used(): return chosen\n{finder}", "um_attacked")
+    lab = load("import um_attacked\ndef f(x): return um_attacked.found()")
+    first, *others = [key(lab.f, 1) for _ in range(5)]
+    assert set(others) == {first}
+    assert capsys.readouterr().out == "found\n"
+    lazy.chosen = "h"
+    second = key(lab.f, 1)
+    lazy.um_part.h = lazy.um_part.g
+    assert key(lab.f, 1) == first != second
+    lazy.um_part = load("def g(): return 1\ndef h(): return 3", "um_part")
+    assert key(lab.f, 1) not in (first, second)
+    lazy.__getattr__ = lambda name: len if name == "found" else None
+    assert key(lab.f, 1) not in (first, second)
+
+
+def test_only_the_parts_that_are_wanted_are_imported(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "um_unwanted.py").write_text("raise SystemExit")
+    monkeypatch.syspath_prepend(tmp_path)
+    load("def g(): return 1", "um_part")
+    finder = "def __getattr__(name):\n if name == 'g':\n  from um_part import g\n  return g\n"
+    load(f"{finder} import um_unwanted\n from um_unwanted import h\n return um_unwanted.g", "um_attacked")
+    lab = load("import um_attacked\ndef f(x): return um_attacked.g()")
+    assert key(lab.f, 1) == key(lab.f, 1)
+
+
+@pytest.mark.parametrize("error", ["SystemExit", "RuntimeError", "KeyboardInterrupt"])
+def test_errors_of_a_module_that_looks_up_a_name(load: Load, error: str) -> None:
+    load(f"def __getattr__(name): raise {error}", "um_attacked")
+    lab = load("import um_attacked\ndef f(x): return um_attacked.g(x)")
+    if error == "KeyboardInterrupt":
+        with pytest.raises(KeyboardInterrupt):
+            key(lab.f, 1)
+    else:
+        assert key(lab.f, 1) == key(lab.f, 1)
+
+
 @pytest.mark.parametrize("from_", ["def f(x):\n import um_attacked\n return um_attacked.k", "{}import k\n return k"])
 def test_an_object_in_the_place_of_a_module(load: Load, from_: str) -> None:
     lab, keys = load(from_.replace("{}", "def f(x):\n from um_attacked ")), []
@@ -424,6 +478,34 @@ def test_functions_of_a_library_replaced_by_the_users(load: Load, text: str, mon
         keys.append(key(lab.f, 1))
     monkeypatch.undo()
     assert keys[0] == first == key(lab.f, 1)
+    assert keys[1] == keys[2]
+    assert len(set(keys)) == 3
+
+
+REPLACEMENTS = {
+    "partial": "import functools\ndef h(y, *a): return {0}\ng = functools.partial(h, 1)",
+    "object": "class C:\n k = {0}\n def __call__(self, *a): return self.k\ng = C()",
+    "method": "class C:\n def m(self, *a): return {0}\ng = C().m",
+    "cached": "import functools\n@functools.lru_cache\ndef g(*a): return {0}",
+    "wrapped": "import contextlib\n@contextlib.contextmanager\ndef g(*a): yield {0}",
+    "nested": "import functools\n@functools.lru_cache\ndef h(*a): return {0}\ng = functools.partial(h, 1)",
+}
+
+
+@pytest.mark.parametrize("case", REPLACEMENTS)
+def test_replaced_by_an_object_that_calls_code_of_the_users(
+    load: Load, case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import colorsys
+
+    lab = load("import colorsys\ndef f(x): return colorsys.rgb_to_hsv(x)")
+    keys = [key(lab.f, 1)]
+    original = {"partial": functools.partial(len), "cached": functools.lru_cache(len), "method": [].append}
+    monkeypatch.setattr(colorsys, "rgb_to_hsv", original.get(case, colorsys.rgb_to_hsv))
+    assert key(lab.f, 1) == keys[0]  # of a library, even if replaced
+    for said in ("1", "1", "2"):
+        monkeypatch.setattr(colorsys, "rgb_to_hsv", load(REPLACEMENTS[case].replace("{0}", said), "um_attacked").g)
+        keys.append(key(lab.f, 1))
     assert keys[1] == keys[2]
     assert len(set(keys)) == 3
 

@@ -360,6 +360,11 @@ def test_parameters_left_out_that_a_partial_gives() -> None:
     assert key(functools.partial(fits, 1)) != key(functools.partial(fits, 2))
 
 
+@pytest.mark.parametrize("wrong", [functools.partial(fits, 1, 2, 3), functools.partial(fits, unknown=1)])
+def test_a_wrong_partial_has_a_key_so_that_the_call_can_fail(wrong: Any) -> None:
+    assert key(wrong, 1) == key(wrong, 1) != key(functools.partial(fits, 1))
+
+
 def test_parameters_left_out_in_the_chunks_of_map() -> None:
     one, same, other = (key(run_chunk, fits, chunk) for chunk in (((1, True),), ((1,),), ((2, True),)))
     assert one == same != other

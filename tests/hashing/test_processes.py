@@ -15,6 +15,7 @@ import textwrap
 import threading
 import zipapp
 from collections.abc import Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -502,6 +503,44 @@ def test_the_users_part_of_an_installed_namespace_counts(tmp_path: Path, modules
     first = keys("1", 1, "1.0")
     assert {*first, *keys("2", 1, "1.0")} == {first[0]}
     assert first[0] not in keys("3", 2, "1.0")
+
+
+@pytest.mark.parametrize("from_", ["space_of.deep.pack.part", "space_of.deep", "space_of.deep.pack"])
+def test_nothing_of_an_installed_namespace_is_imported_for_a_key(tmp_path: Path, modules: Any, from_: str) -> None:
+    files = {f"space_of/deep/pack/{name}.py": "raise SystemExit\n" for name in ("__init__", "part")}
+    uses = f"def f(x):\n    from {from_} import part\n    return part(x)\n"
+    keys = []
+    for version in ("1.0", "1.0", "2.0"):
+        site = _installed(tmp_path / version, "space-part", version, files)
+        lab = modules(_write(tmp_path / version / "uses", {"uses.py": uses}), "uses")
+        sys.path.append(str(site))
+        keys.append(key(lab.f))
+        assert not [name for name in sys.modules if name.startswith("space_of")]
+    assert keys[0] == keys[1] != keys[2]
+
+
+@pytest.mark.parametrize("finds", [False, True])
+def test_the_users_part_deep_in_a_namespace_counts(
+    tmp_path: Path, modules: Any, finds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Finder:  # as editable installs have
+        @staticmethod
+        def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+            return PathFinder.find_spec(name, [str(mine / "space_of/deep")]) if name == "space_of.deep.mine" else None
+
+    keys = []
+    for number in (1, 2):
+        place = tmp_path / str(number)
+        site = _installed(place, "space-part", "1.0", {"space_of/deep/part.py": "def tool(x): return 1\n"})
+        uses = "def f(x):\n    from space_of.deep.mine import tool\n    return tool(x)\n"
+        mine = _write(place / "mine", {"space_of/deep/mine.py": f"def tool(x): return {number}\n"})
+        _write(place / "uses", {"uses.py": uses})
+        if finds:
+            monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+        lab = modules(place / "uses", "uses")
+        sys.path += [str(site), *([] if finds else [str(mine)])]
+        keys.append(key(lab.f))
+    assert keys[0] != keys[1]
 
 
 def test_a_module_of_the_users_with_a_name_of_the_standard_library(tmp_path: Path, modules: Any) -> None:

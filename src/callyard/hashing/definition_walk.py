@@ -38,6 +38,8 @@ class Walk(LenientEncoder):
         self.where = ""  # the present place, for people
         self.numbered = 0  # number of tokens so far that are valid only inside this walk
         self.found: list[tuple[Any, bool]] = []  # the definitions, each with True if sent to the worker
+        self.loads = True  # False to import nothing
+        self.watched: list[Any] = []  # functions of modules that find definitions, but do not count themselves
         self._numbers: dict[int, int] = {}  # their indices there, by id
 
     def definition(self, thing: Any) -> bytes:

@@ -68,12 +68,23 @@ def rooted(root: Any, with_metadata: bool = False) -> WalkResult:
 
 def _take(walk: Walk, root: Any) -> bytes:
     walk.definition(root)
+    parts = _describe_all(walk)
+    if walk.watched:
+        other = Walk()
+        other.watch, other.loads = walk.watch, False
+        for thing in walk.watched:
+            other.token(thing)
+        _describe_all(other)
+    walk.watch.complete()
+    return combine(b"D", parts)
+
+
+def _describe_all(walk: Walk) -> list[bytes]:
     parts = []
     for thing, travels in walk.found:  # the list grows during the loop
         walk.travels, walk.where = travels, name_of(thing)
         parts.append(_describe(walk, thing))
-    walk.watch.complete()
-    return combine(b"D", parts)
+    return parts
 
 
 def _describe(walk: Walk, thing: Any) -> bytes:

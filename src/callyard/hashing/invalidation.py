@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from abc import ABCMeta
 from collections.abc import Callable, Iterable
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from functools import lru_cache, partial
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any, NamedTuple
 from weakref import ReferenceType, ref
 
@@ -22,6 +23,7 @@ from .types import own_docstring
 MISSING: Any = object()
 _BY_TOKEN: Any = object()  # the handle of a value for comparison by token
 _ATOMS = frozenset((int, float, complex, bool, str, bytes, range, type(None), type(...), type(NotImplemented)))
+_FUNCTIONS = frozenset((FunctionType, MethodType, partial, type(lru_cache(len))))
 Read = Callable[[], Any]  # returns the present value
 
 
@@ -101,10 +103,10 @@ class ChangeWatch:
             self._part(lambda: _space(owner()).get(name, MISSING))
 
     def library_name(self, module: ModuleType, name: str, value: Any) -> None:
-        """Note the value of a name in an installed module: a function or class itself, of another value the type."""
+        """Note the value of a name in an installed module: a function or the like itself, of another value the type."""
         if (id(module), name) not in self._seen:
             self._seen.add((id(module), name))
-            is_definition = type(value) is FunctionType or isinstance(value, (type, ModuleType))
+            is_definition = type(value) in _FUNCTIONS or isinstance(value, (type, ModuleType))
             names = self._libraries.setdefault(id(module), (ref(module), []))[1]
             names.append((name, type(value), ref(value) if is_definition else None))
 

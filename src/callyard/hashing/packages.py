@@ -77,8 +77,8 @@ def owner_by_name(name: str) -> Package | None:
         return package
     if name in sys.modules:
         return package if owner(name) is not None else None
-    spec = _spec(name) if _is_namespace(top) else None  # each part of a namespace may be of another owner
-    return package if spec is None or _find(name, _described(name, spec)) is not None else None
+    found = _part_with_file(name) if _is_namespace(top) else None  # each may be of another owner
+    return package if found is None or _find(*found) is not None else None
 
 
 def _is_namespace(top: str) -> bool:
@@ -106,6 +106,39 @@ def _spec(name: str) -> ModuleSpec | None:
     except Exception:  # a finder may do anything
         return None
     return None if spec is None or (spec.origin is None and not spec.submodule_search_locations) else spec
+
+
+def _part_with_file(name: str) -> tuple[str, Any] | None:
+    """Return the first part with a file of a name in a namespace, and its module; None if there is none.
+
+    The modules below have the same owner. No module is loaded, where `importlib.util.find_spec` loads those above.
+    """
+    parts, path = name.split("."), None
+    for count, last in enumerate(parts, 1):
+        place = ".".join(parts[:count])
+        found = sys.modules.get(place)
+        if found is None:
+            spec = _spec(last) if path is None else _spec_in(path, place)
+            found = None if spec is None else _described(place, spec)
+        names = getattr(found, "__dict__", {})
+        if names.get("__file__") is not None:
+            return place, found
+        path = list(names.get("__path__", ()))
+        if not path:
+            return None
+    return name, found
+
+
+def _spec_in(path: list[str], name: str) -> ModuleSpec | None:
+    """Return the spec of a module below a namespace with this path."""
+    from importlib.machinery import PathFinder
+
+    try:  # the last part alone, because the parents of a full name must be loaded
+        found = PathFinder.find_spec(name.rpartition(".")[2], path)
+        others = (finder for finder in sys.meta_path if finder is not PathFinder)  # as of an editable install
+        return found or next(filter(None, (finder.find_spec(name, path) for finder in others)), None)
+    except Exception:  # a finder may do anything
+        return None
 
 
 def _described(name: str, spec: ModuleSpec) -> ModuleType:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import builtins
 import sys
-import warnings
 from collections.abc import Iterable
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from functools import lru_cache, partial
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
-from weakref import ref
 
 from ..serialize.import_statements import absolute_name
 from ..serialize.importable import importable
@@ -27,6 +26,13 @@ _PLACES = frozenset(
     )
 )
 _TELLING = frozenset(("__doc__", "__name__", "__package__"))  # names independent of the location
+# Callables around functions, and the attributes with these functions.
+_INNER: dict[type, str] = {
+    partial: "func",
+    MethodType: "__func__",
+    type(lru_cache(len)): "__wrapped__",
+    FunctionType: "__wrapped__",
+}
 _NOTES = frozenset(("__annotations__", "__annotate__", "__conditional_annotations__", "__warningregistry__"))
 
 
@@ -130,12 +136,21 @@ def _package_reads(walk: Walk, module: ModuleType, version: bytes, chains: Itera
     return combine(b"o", [version, *parts])
 
 
-def _is_users_own(value: Any) -> bool:
-    """Return True for a module, function or class of the user's, judged by a module that is loaded."""
+def _is_users_own(value: Any, depth: int = 20) -> bool:
+    """Return True for a module, function or class of the user's, judged by a module that is loaded.
+
+    Also for what calls one: a wrapper, a partial, a method, or an object of a class with `__call__`.
+    """
     if isinstance(value, ModuleType):
         return sys.modules.get(str(vars(value).get("__name__"))) is value and owner_of(vars(value)) is None
+    if isinstance(value, type):
+        return module_of(value) in sys.modules and owner(module_of(value)) is None
+    if type(value) in _INNER:
+        inner = getattr(value, _INNER[type(value)], None)  # may lead back to itself
+        if inner is not None and depth and _is_users_own(inner, depth - 1):
+            return True
     if type(value) is not FunctionType:
-        return isinstance(value, type) and module_of(value) in sys.modules and owner(module_of(value)) is None
+        return callable(value) and _is_users_own(type(value))
     module = sys.modules.get(str(value.__globals__.get("__name__")))
     return getattr(module, "__dict__", None) is value.__globals__ and owner_of(value.__globals__) is None
 
@@ -169,7 +184,7 @@ def _all_of(module: ModuleType, name: str) -> set[Chain]:
 
 def _attribute(walk: Walk, module: ModuleType, name: str, rest: set[Chain]) -> bytes:
     label = text(b"n", name)
-    given = _definition_on_demand(module, name)
+    given = _definition_on_demand(module, name) if walk.loads else MISSING
     if name in vars(module):  # perhaps since a moment
         return combine(b":", [label, _global(walk, module, module.__name__, name, rest)])
     walk.watch.name(module, name, MISSING)
@@ -177,9 +192,8 @@ def _attribute(walk: Walk, module: ModuleType, name: str, rest: set[Chain]) -> b
         walk.watch.name(module, "__getattr__", MISSING)
         return combine(b":", [label])
     if given is not MISSING:
-        me = ref(module)
-        walk.watch.value(lambda: _definition_on_demand(me(), name))  # type: ignore[arg-type]
         made = module_reads(walk, given, rest) if isinstance(given, ModuleType) else walk.token(given)
+        _watch_found(walk, module, name, given)
         return combine(b":", [label, made])
     return combine(b":", [label, _global(walk, module, module.__name__, "__getattr__", {()})])
 
@@ -187,16 +201,38 @@ def _attribute(walk: Walk, module: ModuleType, name: str, rest: set[Chain]) -> b
 def _definition_on_demand(module: ModuleType, name: str) -> Any:
     """Return the module, function or class that a module's `__getattr__` has for a name, as packages do that import
     their parts at the first use; MISSING for data, which follow from the code of `__getattr__`.
+
+    The code of `__getattr__` runs for each walk, for data too, but not for each key.
     """
     if name in vars(module) or "__getattr__" not in vars(module):
         return MISSING
     try:
-        with warnings.catch_warnings():  # of a deprecated name, say: the function will hear them
-            warnings.simplefilter("ignore")
-            found = getattr(module, name)
-    except Exception:  # from code of the module
+        found = getattr(module, name)  # may warn of a deprecated name; to silence that would silence other threads
+    except (Exception, SystemExit):  # from code of the module
         return MISSING
     return found if isinstance(found, (ModuleType, FunctionType, type)) else MISSING
+
+
+def _watch_found(walk: Walk, module: ModuleType, wanted: str, found: ModuleType | FunctionType | type) -> None:
+    """Note where the `__getattr__` of a module has found a definition, so that it need not run again for each key.
+
+    What its code reads is watched as well, without imports: it may choose by a global.
+    """
+    finder = vars(module)["__getattr__"]
+    walk.watch.name(module, "__getattr__", finder)
+    walk.watched.append(finder)
+    walk.watch.is_described = False
+    is_module = isinstance(found, ModuleType)
+    place = str(vars(found).get("__name__")) if is_module else module_of(found)
+    home = sys.modules.get(place)
+    if not isinstance(home, ModuleType):
+        return
+    walk.watch.module(place)
+    names = () if is_module else (found.__name__, wanted)
+    for name in names:
+        if vars(home).get(name) is found:
+            walk.watch.name(home, name, found)
+            return
 
 
 # -- import statements in functions ------------------------------------------------------------------------
@@ -237,6 +273,8 @@ def _import(walk: Walk, namespace: dict[str, Any], wanted: Import, chains: set[C
 
 def _loaded(walk: Walk, name: str) -> ModuleType | bytes | None:
     """Import a module, see `load`; return the token of any other object that the module has put into its place."""
+    if not walk.loads and name not in sys.modules:
+        return None
     found = load(name)
     if found is None or isinstance(found, (ModuleType, bytes)):
         walk.watch.module(name)

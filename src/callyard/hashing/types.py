@@ -126,7 +126,10 @@ def _partial(encoder: Encoder, value: Any, left_out: frozenset[str]) -> bytes:
     """Return the token of a partial without the parameters that `keyed` leaves out."""
     from inspect import signature  # here, because this import is slow
 
-    given = signature(value.func).bind_partial(*value.args, **value.keywords).arguments
+    try:
+        given = signature(value.func).bind_partial(*value.args, **value.keywords).arguments
+    except TypeError:  # the call itself will fail, with the error of the function
+        return reduced(encoder, value)
     kept = {name: part for name, part in given.items() if name not in left_out}
     return combine(b"W", [encoder.definition(type(value)), *map(encoder.token, (value.func, kept, vars(value)))])
 
