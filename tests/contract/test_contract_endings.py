@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -254,3 +255,12 @@ def test_a_call_whose_loading_ends_its_process(ex: Executor) -> None:
         with pytest.raises(WorkerLost, match="lost its worker"):
             ex.submit(fn, *args).result()
     assert ex.submit(calls.take, 1).result() == 1
+
+
+@pytest.mark.feature("kill")
+@pytest.mark.core
+def test_the_attempts_of_a_call_that_was_lost_at_last(ex: Executor) -> None:
+    future = ex.submit(os._exit, 3, resource_dict={"restart_limit": 1})
+    with pytest.raises(WorkerLost, match="run 2 of 2"):
+        future.result()
+    assert future.attempts == 2
