@@ -243,10 +243,13 @@ def test_an_executor_within_a_call_has_what_the_call_was_given(ex: Executor) -> 
     assert name == "<lambda>"
 
 
-@pytest.mark.feature("kill", "any function")
+@pytest.mark.feature("kill", "any function", "workers")
 @pytest.mark.core
 def test_a_call_whose_loading_ends_its_process(ex: Executor) -> None:
-    """A module may crash when it is imported: that counts as the call's own end, and no other worker is tried."""
+    """A module may crash when it is imported: that counts as the call's own end, and no other worker is tried.
+
+    On another computer the gateway loads the function first, and would end.
+    """
 
     def opens(value: object = calls.EndsOthers()) -> object:
         return value
