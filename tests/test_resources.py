@@ -600,3 +600,10 @@ def test_resources_are_no_mapping() -> None:
     with pytest.raises(ResourceError, match=r"of Resources, use `asked\(\)`$"):
         Resources().updated(Resources(ranks=2))  # type: ignore[arg-type]
     assert Resources().updated(Resources(ranks=2).asked()) == Resources(ranks=2)
+
+
+def test_what_comes_after_a_limit_is_no_key() -> None:
+    for wrong in {"next_memory": (3,)}, {"next_run_time": [60]}:
+        with pytest.raises(ResourceError, match=r"is no key; give (memory|run_time) as a list"):
+            Resources(**wrong)
+    assert hash(Resources(memory=[1, 2])) == hash(Resources(memory=[1, 2]))

@@ -38,7 +38,8 @@ TAIL = """
   `constraint="host:n[1-4]"`.
 - `begin` on Flux is a `datetime`, or a text such as "now+2hours", "2030-01-31" or "2030-01-31T16:00".
 - `restart_limit` makes Slurm start the same job again. Flux starts none again: the call gets another job, from the
-  script that waits for it or from `callyard resume`.
+  script that waits for it or from `callyard resume`. A call whose process died while its job goes on runs again in
+  that job.
 """
 EXAMPLES: dict[str, Any] = {
     "ranks": 4, "cores_per_rank": 8, "gpus_per_rank": 1, "memory": 16, "run_time": 3600, "grace": 30, "warn_before": 60,

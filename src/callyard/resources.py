@@ -160,6 +160,11 @@ class Resources:
         if not isinstance(self.exclusive, bool):
             raise ResourceError(f"exclusive must be True or False, not {self.exclusive!r}")
         object.__setattr__(self, "warn_signal", values.signal_name(self.warn_signal))
+        for name in LIMITS.values():
+            following = tuple(getattr(self, f"next_{name}"))
+            if following and getattr(self, name) is None:
+                raise ResourceError(f"next_{name} is no key; give {name} as a list")
+            object.__setattr__(self, f"next_{name}", following)
         for name, checked in _CHECKED.items():
             if (value := getattr(self, name)) is not None:
                 object.__setattr__(self, name, checked(name, value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -242,10 +243,13 @@ def test_an_executor_within_a_call_has_what_the_call_was_given(ex: Executor) -> 
     assert name == "<lambda>"
 
 
-@pytest.mark.feature("kill", "any function")
+@pytest.mark.feature("kill", "any function", "workers")
 @pytest.mark.core
 def test_a_call_whose_loading_ends_its_process(ex: Executor) -> None:
-    """A module may crash when it is imported: that counts as the call's own end, and no other worker is tried."""
+    """A module may crash when it is imported: that counts as the call's own end, and no other worker is tried.
+
+    On another computer the gateway loads the function first, and would end.
+    """
 
     def opens(value: object = calls.EndsOthers()) -> object:
         return value
@@ -254,3 +258,12 @@ def test_a_call_whose_loading_ends_its_process(ex: Executor) -> None:
         with pytest.raises(WorkerLost, match="lost its worker"):
             ex.submit(fn, *args).result()
     assert ex.submit(calls.take, 1).result() == 1
+
+
+@pytest.mark.feature("kill")
+@pytest.mark.core
+def test_the_attempts_of_a_call_that_was_lost_at_last(ex: Executor) -> None:
+    future = ex.submit(os._exit, 3, resource_dict={"restart_limit": 1})
+    with pytest.raises(WorkerLost, match="run 2 of 2"):
+        future.result()
+    assert future.attempts == 2

@@ -74,13 +74,16 @@ class LiveBackend:
         self._logs: CallLogs | None = None
 
     def _make_plan(self, resources: Resources) -> CallPlan:
-        plan = self.make_plan(resources)
-        plan.measured = self._runner.recorder is not None
-        # Now: a later limit that can never be had is refused at `submit`, too.
-        plan.after = {error: self._make_plan(more) for error in LIMITS if (more := resources.after(error)) is not None}
-        if resources.next_memory:
-            plan.options = {**plan.options, MORE_MEMORY: True}
-        return plan
+        """Return the plan of the first attempt, with those of all others: limits never to be had are refused now."""
+        attempts = resources.attempts()
+        plans = [self.make_plan(each) for each in attempts]
+        for each, plan in zip(attempts, plans, strict=True):
+            following = {error: each.after(error) for error in LIMITS}
+            plan.after = {error: plans[attempts.index(more)] for error, more in following.items() if more is not None}
+            plan.measured = self._runner.recorder is not None
+            if each.next_memory:
+                plan.options = {**plan.options, MORE_MEMORY: True}
+        return plans[0]
 
     def make_plan(self, resources: Resources) -> CallPlan:
         """Return the meaning of these resources.

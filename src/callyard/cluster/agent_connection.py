@@ -227,20 +227,18 @@ class AgentConnection:
                 yield CallEnd(call, "result", Packed(body))
             elif kind == agent_protocol.BACK:
                 if flags & WHOLE:
-                    attempts = unwrap(body, beside)[0]["attempts"]
-                    call.restarted += attempts - call.attempt
-                    call.attempt = call.future.attempts = attempts
+                    _note_restarts(call, unwrap(body, beside)[0])
                 self.returned.append(call)
             elif kind == agent_protocol.LOST:
                 said = json.loads(body)
+                _note_restarts(call, said)
                 _note_usage(call, said)
                 yield CallEnd(call, "lost", _lost(said))
             else:
                 yield self._whole(call, kind, *unwrap(body, beside))
 
     def _whole(self, call: Call, kind: int, head: dict[str, Any], parts: list[Packed]) -> CallEnd:
-        if "attempts" in head:
-            call.attempt = call.future.attempts = head["attempts"]
+        _note_restarts(call, head)
         _note_usage(call, head)
         if head.get("note"):
             note = pickle.loads(parts.pop().data or b"")
@@ -272,6 +270,14 @@ class AgentConnection:
         call = self.in_flight.get(said["call"])
         if call is not None and self._recorder is not None:
             self._recorder.started(call.future, self.host, said["worker"], said["attempt"], time=said["at"])
+
+
+def _note_restarts(call: Call, said: dict[str, Any]) -> None:
+    """Take in that the agent has run the call again, after the loss of its worker."""
+    attempts = said.get("attempts", call.attempt)
+    if attempts > call.attempt:
+        call.restarted += attempts - call.attempt
+        call.attempt = call.future.attempts = attempts
 
 
 def _note_usage(call: Call, said: dict[str, Any]) -> None:

@@ -110,6 +110,8 @@ class AgentReply:
         said = {"kind": type(error).__name__, "words": str(error), "exitcode": exitcode, "run": run}
         if self._usage is not None:
             said["usage"] = self._usage.known()
+        if self.attempts:
+            said["attempts"] = self.attempts
         self._say(LOST, 0, json.dumps(said).encode())
 
     def cancel(self) -> bool:

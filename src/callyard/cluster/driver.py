@@ -22,10 +22,10 @@ from typing import Any, cast
 
 from ..errors import NodeFailure, WorkerLost
 from ..events.recorder import Recorder
-from ..futures import Future, Lazy, ends_futures
+from ..futures import Future, ends_futures
 from ..pool.call import Call, refuse
 from ..pool.threaded_runner import ThreadedRunner
-from ..pool.worker_events import cancel_unwanted, finish, prepare_again, words_of_more
+from ..pool.worker_events import cancel_unwanted, finish, prepare_next_run, words_of_more
 from ..serialize.shared_memory import SegmentPool
 from ..status.call_status import CallStatus
 from ..status.executor_status import ExecutorStatus
@@ -232,24 +232,25 @@ class ClusterDriver(ThreadedRunner):
                 cancel_unwanted(call)
             elif how == "lost":
                 self._fail_or_run_with_more(call, what)
-            elif not call.asks_again or hasattr(call, "unwanted") or (how == "error" and self._killed_at is not None):
-                finish(call, what, how == "error")
+            elif call.asks_again and (
+                words := prepare_next_run(call, what, how == "error", self._killed_at is not None)
+            ):
+                self._run_again(call, words)
             else:
-                self._run_again(call, what, how == "error")
+                finish(call, what, how == "error")
 
     def _fail_or_run_with_more(self, call: Call, error: Any) -> None:
         name = type(error).__name__
         if self._killed_at is None and call.run_with_more(name):
-            self._wait_again([call], words_of_more(name))
-            self._inbox.append(call)
+            self._run_again(call, words_of_more(name))
         elif isinstance(error, BaseException):
             call.future.fail_with(error)
         else:
             call.future.fail(error)
 
-    def _run_again(self, call: Call, what: Lazy, failed: bool) -> None:
+    def _run_again(self, call: Call, words: str) -> None:
         """Put a call that is to run again behind all others, unless the driver is being killed."""
-        self._wait_again([call], prepare_again(call, what, failed))
+        self._wait_again([call], words)
         if self._killed_at is None:
             self._inbox.append(call)
         else:

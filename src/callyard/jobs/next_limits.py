@@ -46,7 +46,7 @@ def with_limits_of(batch: Batch, resources: Resources) -> Batch:
         "tried": [*batch.request.get("tried", ()), _difference(before, resources)],
         "limit": _difference(resources, before),
     }  # fmt: skip
-    shown = {name: asked[name] for name in ("memory", "run_time") if name in asked}
+    shown = {name: asked[name] for name in LIMITS.values() if name in asked}
     return batch.replace(resources={**batch.resources, **shown}, request=request)
 
 

@@ -31,10 +31,10 @@ _log = logging.getLogger("callyard")
 _STALL = 0.01  # s after which calls are taken back from behind a running one
 _MOST_ZYGOTES = 5  # losses in a row, without an ended call in between, after which waiting calls fail
 _SIGNALLED = frozenset((-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM, 128 + signal.SIGKILL))  # exit codes
-OUT_OF_MEMORY = "OutOfMemory"
+_OUT_OF_MEMORY = "OutOfMemory"
 # The reasons for the end of a worker: lost, or beyond a limit of its call, with the name of the call's error.
 _LOST = (None, "rank", "silence")
-_BEYOND_LIMITS = {"memory": OUT_OF_MEMORY, "job memory": OUT_OF_MEMORY, "run_time": "TimeLimitExceeded"}
+_BEYOND_LIMITS = {"memory": _OUT_OF_MEMORY, "job memory": _OUT_OF_MEMORY, "run_time": "TimeLimitExceeded"}
 _RANKS_GRACE = 3.0  # s for an MPI launcher to end the others when a rank has gone
 
 
@@ -192,18 +192,18 @@ class WorkerEvents:
 
     def _finish(self, ends: list[Ended]) -> None:
         for call, packed, failed in ends:
-            if not call.asks_again or hasattr(call, "unwanted"):
+            if not call.asks_again:
                 finish(call, packed, failed)
-            elif call.future.passes_again_on:
+            elif call.future.passes_again_on and not hasattr(call, "unwanted"):
                 call.future.pass_again_on(packed, failed)
-            elif failed and self._dispatcher.killed:
-                finish(call, packed, failed)
+            elif words := prepare_next_run(call, packed, failed, self._dispatcher.killed):
+                self._run_again(call, words)
             else:
-                self._run_again(call, packed, failed)
+                finish(call, packed, failed)
 
-    def _run_again(self, call: Call, arguments: Lazy, failed: bool) -> None:
+    def _run_again(self, call: Call, words: str) -> None:
         """Put a call that is to run again behind all others, unless the pool is being killed."""
-        self._dispatcher.wait_again([call], prepare_again(call, arguments, failed))
+        self._dispatcher.wait_again([call], words)
         if self._dispatcher.killed:
             call.future.cancel()
         else:
@@ -311,12 +311,20 @@ class WorkerEvents:
         dispatcher.inbox.append(decide_again)
 
 
-def prepare_again(call: Call, arguments: Lazy, failed: bool) -> str:
-    """Prepare the next run of a call that asks for one, and return what the call waits for."""
+def prepare_next_run(call: Call, packed: Lazy, failed: bool, killed: bool) -> str:
+    """Prepare the next run of a call that asks for one; return what it waits for, "" if it does not run again.
+
+    Args:
+        call: the call, which has ended.
+        packed: its arguments for the next run, or its error.
+        failed: the call has used up its memory, and asks for its next limit.
+        killed: no further run can begin.
+    """
+    if hasattr(call, "unwanted"):
+        return ""
     if failed:
-        call.run_with_more(OUT_OF_MEMORY)
-        return words_of_more(OUT_OF_MEMORY)
-    call.run_again(arguments)
+        return words_of_more(_OUT_OF_MEMORY) if not killed and call.run_with_more(_OUT_OF_MEMORY) else ""
+    call.run_again(packed)
     return "for its next run, because it has raised Again"
 
 

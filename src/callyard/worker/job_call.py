@@ -334,6 +334,8 @@ def _opened(folder: CallFiles, number: int, data: Sequence[StoredPickle], inputs
         from .job_inputs import load_call
 
         return load_call(folder, data, inputs)
+    except MemoryError:  # a limit of the call's own counts for its arguments, too
+        raise
     except BaseException as error:
         from .exceptions import unreadable_call
 

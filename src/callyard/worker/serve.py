@@ -216,9 +216,9 @@ class Server:
         running.end()
 
     def load_function(self, number: int) -> None:
-        """Load the function of the call that has just begun: if that takes too long, or ends this process, it counts.
+        """Load the function of the call that has just begun.
 
-        Its time is not that of the call.
+        Loading counts for the call's `run_time`, and not for its measured duration.
         """
         data = self.unloaded.pop(number, None)
         if data is not None:
@@ -283,15 +283,19 @@ class Server:
         return self.pack_result(value), value
 
     def load(self, number: int, body: bytes) -> Any:
-        """Return the function and its arguments; an error here is not the function's own."""
+        """Return the function and its arguments; an error here is not the function's own, but for a lack of memory."""
         try:
             return self.functions[number].current(), *pickle.loads(body)
+        except MemoryError:
+            raise
         except BaseException as error:
             raise unreadable_call(error) from error
 
     def load_request(self, number: int, request: Request) -> Any:
         try:
             return request.load(self.functions[number].current) if number else request.load()
+        except MemoryError:
+            raise
         except BaseException as error:
             raise unreadable_call(error) from error
 

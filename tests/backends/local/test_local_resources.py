@@ -251,6 +251,19 @@ def test_each_attempt_has_the_same_arguments(make: Make, tmp_path: Path) -> None
         start.append(7)
 
 
+def test_arguments_beyond_the_memory_of_a_call(make: Make) -> None:
+    ex, numbers = make(2), list(range(6_000_000))
+    assert ex.submit(len, numbers, resource_dict={"memory": [0.125, 1]}).result() == 6_000_000
+    with pytest.raises(callyard.OutOfMemory):
+        ex.submit(len, numbers, resource_dict={"memory": 0.125}).result()
+
+
+def test_two_long_lists_are_a_grid(make: Make) -> None:
+    """Of 20 x 20 plans, and not of all paths through them."""
+    lists = {"memory": [0.25 + i / 1000 for i in range(20)], "run_time": list(range(10, 30))}
+    assert make(2).submit(abs, -1, resource_dict=lists).result() == 1
+
+
 def test_a_later_limit_that_can_never_be_had_is_refused(make: Make) -> None:
     for options in {}, {"dry_run": True}:
         ex = make(backend=Local(memory=1), **options)
