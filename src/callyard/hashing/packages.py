@@ -113,7 +113,7 @@ def _part_with_file(name: str) -> tuple[str, Any] | None:
 
     The modules below have the same owner. No module is loaded, where `importlib.util.find_spec` loads those above.
     """
-    parts, path = name.split("."), None
+    parts, path, found = name.split("."), None, None
     for count, last in enumerate(parts, 1):
         place = ".".join(parts[:count])
         found = sys.modules.get(place)
