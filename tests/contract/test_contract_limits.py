@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import signal
 from collections.abc import Callable
 
 import contract_calls as calls
@@ -23,7 +23,7 @@ def enough_at(attempt: int) -> tuple[int, float | None]:
 def in_time_at(attempt: int) -> int:
     """Never return in an attempt before this one."""
     while current().attempt < attempt:
-        time.sleep(0.01)
+        signal.pause()  # until it is told to end
     return current().attempt
 
 

@@ -164,6 +164,18 @@ def test_a_call_that_dies_runs_again_as_often_as_its_limit_says(ex: Executor, jo
         ex.submit(os._exit, 3).result()
 
 
+def test_a_call_whose_job_dies_runs_again_in_another(ex: Executor, journal: str, tmp_path: Path) -> None:
+    """Losses of the call's process count, too."""
+    other = str(tmp_path / "other")
+    lucky = ex.submit(noted_calls.killing_its_job, journal, 2, resource_dict={"restart_limit": 2})
+    lost = ex.submit(noted_calls.killing_its_job, other, 9, resource_dict={"restart_limit": 1})
+    assert ex.submit(pow, lucky, 2).result() == 9
+    assert lucky.attempts == 3
+    with pytest.raises(WorkerLost):
+        lost.result()
+    assert runs(other) == {"1": 1, "2": 1}
+
+
 @pytest.mark.needs("mpi")
 def test_a_call_that_loses_a_rank_runs_again(ex: Executor, journal: str) -> None:
     future = ex.submit(noted_calls.dying, journal, 1, 0, resource_dict={"ranks": 2, "restart_limit": 1})

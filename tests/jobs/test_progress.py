@@ -114,13 +114,14 @@ def test_a_call_whose_node_was_lost_runs_again_as_often_as_allowed(folder: Batch
         assert not move_to_successor(successor, 0, "NodeFailure")
 
 
-def test_losses_of_its_process_count_where_a_call_moves(folder: BatchDirectory) -> None:
+@pytest.mark.parametrize("error", ["NodeFailure", "WorkerLost"])
+def test_losses_of_its_process_count_where_a_call_moves(folder: BatchDirectory, error: str) -> None:
     for losses, left in ((1, 0), (2, None)):
         limited = BatchDirectory(folder.home, f"{losses}" * 16)
         limited.create(batch(token=limited.token, restart_limit=2), [b"call", b"call"], f"# {limited.token}\n")
         limited.run_again(0, CallAgain(1 + losses, 0, b"", losses))
         limited.begin(0, CallStart("f1", "node1", "ab" * 20))
-        assert move_to_successor(limited, 0, "NodeFailure") is (left is not None)
+        assert move_to_successor(limited, 0, error) is (left is not None)
         outcome = limited.ended(0)
         assert (outcome is None) == (left is None)
         if outcome is not None:

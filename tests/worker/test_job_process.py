@@ -13,8 +13,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from limited_calls import LimitedCalls
 
 from callyard.errors import NodeFailure, SchedulerError
+from callyard.jobs.batch import CallAgain, CallOutcome
+from callyard.resources import Resources
 from callyard.schedulers.slurm.scheduler import SlurmScheduler
 from callyard.system.run_clock import RunClock
 from callyard.version import VERSION
@@ -116,6 +119,7 @@ def test_a_job_that_was_started_again_before_its_call_had_begun_is_not_refused(
     for variable, value in {**names, "SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "1"}.items():
         monkeypatch.setenv(variable, value)
     begun: list[Any] = [None]
+    kept: list[CallAgain] = []
     batch = SimpleNamespace(
         calls_per_job=1,
         log_limit=4096,
@@ -125,12 +129,21 @@ def test_a_job_that_was_started_again_before_its_call_had_begun_is_not_refused(
         calls=(SimpleNamespace(name="add"),),
     )
     folder: Any = SimpleNamespace(
-        batch=batch, begun=lambda number: begun[0], again=lambda number: None, log=lambda number: "0.log"
-    )
+        batch=batch, begun=lambda number: begun[0], log=lambda number: "0.log",
+        again=lambda number: kept[-1] if kept else None, run_again=lambda number, again: kept.append(again),
+    )  # fmt: skip
     job = make_job(folder)
     assert job._refusal(0) is None
     begun[0] = object()
-    assert isinstance(job._refusal(0), NodeFailure)
+    refusal = job._refusal(0)
+    assert isinstance(refusal, NodeFailure)
+    assert "was lost once, which is more than its restart_limit of 0" in str(refusal)
+    batch.restart_limit = 2
+    for _ in range(2):  # the second time it counts no loss twice
+        assert job._refusal(0) is None
+        assert kept == [CallAgain(1, 1, b"", losses=1)], "for a job that the call moves to"
+    kept[:] = [CallAgain(3, 0, b"", losses=2)]
+    assert "was lost 3 times" in str(job._refusal(0)), "twice with its process"
 
 
 def test_another_attempt_begins_in_a_job_with_the_time_for_it(
@@ -146,11 +159,58 @@ def test_another_attempt_begins_in_a_job_with_the_time_for_it(
     monkeypatch.setattr(job_again, "expect_restart", lambda folder, number: asked.append(number))
     monkeypatch.setattr(job_again, "requeue", end_job)
     job = make_job(SimpleNamespace(batch=SimpleNamespace(calls_per_job=1, log_limit=1 << 20)))
-    assert job._goes_on_here(3, 50.0)
+    assert job._goes_on_here(3, 50.0, True)
     assert asked == []
     with pytest.raises(SystemExit):
-        job._goes_on_here(3, 51.0)
+        job._goes_on_here(3, 51.0, True)
     assert asked == [3]
+
+
+@pytest.mark.parametrize(("losses", "least"), [(0, 0.0), (1, 60.0)])
+def test_a_lost_rank_runs_again_in_the_time_that_a_lost_process_needs(
+    monkeypatch: pytest.MonkeyPatch, make_job: Callable[[Any], Job], losses: int, least: float
+) -> None:
+    """The process of a call that has lost a rank ends as after `Again`: it has written down the next attempt."""
+    kept: list[CallAgain] = []
+    ended = [None, CallOutcome("moved")]
+    folder: Any = SimpleNamespace(
+        batch=SimpleNamespace(calls_per_job=1, log_limit=4096), call=lambda number: b"",
+        again=lambda number: kept[-1] if kept else None, ended=lambda number: ended.pop(0),
+    )  # fmt: skip
+    job, asked = make_job(folder), list[tuple[float, bool]]()
+
+    def run(number: int, call_file: Any) -> tuple[None, int]:
+        kept.append(CallAgain(2, 0, b"", losses))
+        return None, 0
+
+    monkeypatch.setattr(job, "_refusal", lambda number: None)
+    monkeypatch.setattr(job, "_run", run)
+    monkeypatch.setattr(job, "_goes_on_here", lambda number, least, lost: asked.append((least, lost)))
+    monkeypatch.setattr(job_module, "load_for", lambda call_file: None)
+    monkeypatch.setattr(job_module.CallFile, "load", lambda data: SimpleNamespace(run_time=60.0))
+    assert job._make(0).state == "moved"
+    assert asked == [(least, losses > 0)]
+
+
+@pytest.mark.parametrize(
+    ("lost", "words"),
+    [(True, "lost a process and was to be run again, and its"), (False, "asked to be run again, and its")],
+)
+def test_an_attempt_that_no_job_makes(
+    monkeypatch: pytest.MonkeyPatch, make_job: Callable[[Any], Job], tmp_path: Path, lost: bool, words: str
+) -> None:
+    def refuse() -> None:
+        raise SchedulerError("its scheduler is not there")
+
+    spool = LimitedCalls(tmp_path / "cache", Resources())
+    spool.run(spool.folder)
+    monkeypatch.setattr(job_module, "current_job", lambda: SimpleNamespace(ends=0.0))
+    monkeypatch.setattr(job_again, "requeue", refuse)
+    job = make_job(spool.folder)
+    assert not job._goes_on_here(0, 0.0, lost)
+    outcome = spool.folder.ended(0)
+    assert outcome is not None
+    assert words in str(outcome.error()[0])
 
 
 # -- limits ----------------------------------------------------------------------------------------------

@@ -281,7 +281,7 @@ class CallAgain(Frozen):
     attempt: int  # its number; the first attempt was 1
     restarts: int  # of its job for the sake of the attempts
     arguments: bytes  # pickled, positional ones and keywords; b"" for those of the call itself
-    losses: int = 0  # of its process, in jobs of this batch; each counts for `restart_limit`
+    losses: int = 0  # of its process or job, in this batch; each counts for `restart_limit`
 
     @staticmethod
     def load(data: bytes) -> CallAgain:

@@ -28,6 +28,8 @@ from .spool import BatchDirectory
 
 __all__ = ["move_after", "move_after_inputs", "move_to_successor"]
 
+_LOSSES = ("NodeFailure", "WorkerLost")
+
 
 class _Attempt(NamedTuple):
     """The next attempt of a call: `kept` for its job, so many used `restarts` of those allowed, and other limits."""
@@ -41,8 +43,8 @@ def move_to_successor(folder: BatchDirectory, number: int, error: str = "") -> b
     """Write the successor of a call, and that as its outcome, unless another process is at it; dependent calls follow.
 
     Return False, and write nothing, if nothing lets the call run again. `error`: the name of the error with which its
-    job has ended. After a "NodeFailure" `restart_limit` counts, after "OutOfMemory" and "TimeLimitExceeded" the limits
-    that are left to try.
+    job has ended. After "NodeFailure" and "WorkerLost" `restart_limit` counts, after "OutOfMemory" and
+    "TimeLimitExceeded" the limits that are left to try.
     """
     attempt = _next_attempt(folder, number, error)
     if attempt is None:
@@ -65,7 +67,7 @@ def _next_attempt(folder: BatchDirectory, number: int, error: str) -> _Attempt |
     if kept is not None and folder.asks_again(number):
         return _Attempt(kept.replace(restarts=0, losses=0), kept.losses)
     losses, resources = 0 if kept is None else kept.losses, next_resources(folder.batch, error)
-    if resources is None and (error != "NodeFailure" or losses >= folder.batch.restart_limit):
+    if resources is None and (error not in _LOSSES or losses >= folder.batch.restart_limit):
         return None
     run = 0 if folder.begun(number) is None else 1  # its job may have ended before
     kept = CallAgain(1, 0, b"") if kept is None else kept.replace(restarts=0, losses=0)

@@ -56,6 +56,7 @@ from .usage_meter import UsageMeter
 
 if TYPE_CHECKING:
     from ..events.usage import Usage
+    from ..jobs.batch import CallAgain
     from ..system.memory_control import OomKills
     from .limit_enforcement import Limits
 
@@ -116,6 +117,7 @@ class Job:
         self.limits: Limits | None = None  # of the calls, if they have any
         self.meter: UsageMeter | None = None  # of the running call, for one that does not tell its usage itself
         self.attempt = 1  # of the running call, as far as it has asked for more
+        self.losses = 0  # of the running call
         self.several = folder.batch.calls_per_job > 1
         self.log = JobLog(folder.batch.log_limit)
         self.exit_status = 1  # if a call has failed
@@ -166,13 +168,13 @@ class Job:
             reason, code = self._run(number, call_file)
             end = self.folder.ended(number)
             while end is None:
-                if self._asks_again(number, code):
-                    least = 0.0
-                elif reason is None and self._makes_up(number, call_file, code):
-                    least = call_file.run_time or 0.0
-                else:
+                losses = self.losses
+                if not self._asks_again(number, code) and (
+                    reason is not None or not self._makes_up(number, call_file, code)
+                ):
                     break
-                if self._goes_on_here(number, least):
+                lost = self.losses > losses
+                if self._goes_on_here(number, (call_file.run_time or 0.0) if lost else 0.0, lost):
                     reason, code = self._run(number, call_file)
                 end = self.folder.ended(number)
             if end is None or reason is not None or code:  # otherwise the call has released the claim itself
@@ -192,12 +194,17 @@ class Job:
         return end
 
     def _asks_again(self, number: int, code: int) -> bool:
-        """Return True if a call without an outcome has raised `Again`: then it has written down arguments."""
+        """Return True if a call without an outcome has written down its next attempt: after `Again`, or a lost rank."""
         if code:
             return False
-        kept = self.folder.again(number)
-        before, self.attempt = self.attempt, 1 if kept is None else kept.attempt
+        before = self.attempt
+        self._read_attempt(number)
         return self.attempt > before
+
+    def _read_attempt(self, number: int) -> CallAgain | None:
+        kept = self.folder.again(number)
+        self.attempt, self.losses = (1, 0) if kept is None else (kept.attempt, kept.losses)
+        return kept
 
     def _makes_up(self, number: int, call_file: CallFile, code: int) -> bool:
         """Return True if a call that has lost its process runs again, as its `restart_limit` says."""
@@ -208,14 +215,14 @@ class Job:
         if not keep_loss(self.folder, number, self.attempt):
             return False
         self._release_claim(number, call_file)
-        self.attempt += 1
+        self.attempt, self.losses = self.attempt + 1, self.losses + 1
         return True
 
-    def _goes_on_here(self, number: int, least: float) -> bool:
+    def _goes_on_here(self, number: int, least: float, lost: bool) -> bool:
         """Return True if `least` seconds are left for another attempt here; else ask for a new start, and end this job.
 
         If the scheduler refuses, the call goes on in a job of its own, which others submit. Return False then; the
-        outcome is written.
+        outcome is written. `lost`: the call has lost a process, rather than asked for the attempt.
         """
         ends, now = current_job().ends, time.time()
         if not self.signals.stopped and self.signals.warned is None and (ends is None or now + least <= ends):
@@ -232,7 +239,8 @@ class Job:
             from ..jobs.successor import move_to_successor
 
             if not move_to_successor(BatchDirectory(self.folder.home, self.folder.token), number):
-                words = f"{self._name(number)} asked to be run again, and {error}{printed(self.folder, number)}"
+                why = "lost a process and was to be run again" if lost else "asked to be run again"
+                words = f"{self._name(number)} {why}, and {error}{printed(self.folder, number)}"
                 self._write_down(number, failed(SchedulerError(words)))
             return False
         os._exit(_STOPPED)
@@ -249,19 +257,22 @@ class Job:
                 f"Python {batch.python} with callyard {batch.callyard}: choose the same with python= and setup="
                 f"{printed(self.folder, number)}"
             )
-        kept = self.folder.again(number)
-        self.attempt = 1 if kept is None else kept.attempt
+        kept = self._read_attempt(number)
         if not current_job().restarts or self.folder.begun(number) is None:
             # Slurm also starts a job again whose node was gone before the job began there; then the call has not run.
             return None
         from ..errors import NodeFailure
-        from .job_again import losses
+        from .job_again import keep_restarts, losses
 
         if (lost := losses(kept)) > batch.restart_limit:
+            times = "once" if lost == 1 else f"{lost} times"
             return NodeFailure(
-                f"{self._name(number)} was started again {lost} times, which is more than its restart_limit of "
+                f"{self._name(number)} was lost {times}, which is more than its restart_limit of "
                 f"{batch.restart_limit}{printed(self.folder, number)}"
             )
+        if lost > self.losses:
+            keep_restarts(self.folder, number, self.attempt)
+            self.losses = lost
         return None
 
     def _run(self, number: int, call_file: CallFile) -> tuple[str | None, int]:

@@ -44,6 +44,12 @@ def keep_loss(folder: CallFiles, number: int, attempt: int) -> bool:
     return True
 
 
+def keep_restarts(folder: CallFiles, number: int, attempt: int) -> None:
+    """Note the scheduler's restarts of this job as losses: who moves the call to another job sees no other count."""
+    kept = _kept(folder, number, attempt)
+    folder.run_again(number, kept.replace(restarts=current_job().restarts or 0, losses=losses(kept)))
+
+
 def losses(kept: CallAgain | None) -> int:
     """Return how often a call was lost so far: with its process, or with its job, as far as the scheduler tells."""
     restarts = current_job().restarts or 0

@@ -92,6 +92,17 @@ def dying(journal: str, times: int, rank: int | None = None) -> int:
     return call.attempt if rank is None else MPI.COMM_WORLD.bcast(call.attempt, rank)
 
 
+def killing_its_job(journal: str, times: int) -> int:
+    """Kill the process of the job in the first attempts; return the number of the attempt."""
+    call = callyard.current()
+    assert call is not None
+    note(journal, call.attempt)
+    if call.attempt <= times:
+        os.kill(os.getppid(), signal.SIGKILL)
+        signal.pause()  # this process ends with its parent
+    return call.attempt
+
+
 def overlapping(journal: str, value: int) -> int:
     """Leaves a mark when it begins and when it ends."""
     note(journal, "+")

@@ -6,7 +6,6 @@ import json
 import mmap
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,7 +25,7 @@ from callyard.jobs.find_batches import folders
 
 pytestmark = pytest.mark.once
 
-ENOUGH = 4  # s of `run_time` in which a call certainly begins
+SHORT = 4  # s of `run_time`; on a busy machine a call may begin only after that
 LITTLE, MUCH = 0.15, 1.5  # GiB
 QUICK = {"poll": (0.2, 1), "result_grace": 2}
 BACKENDS = {
@@ -69,7 +68,7 @@ def stay_if_short(journal: str, enough: float) -> int:
     left = call.time_left()
     assert left is not None
     while left < enough:
-        time.sleep(1)
+        signal.pause()  # until it is told to end
     return call.attempt
 
 
@@ -98,7 +97,7 @@ def any_ex(request: pytest.FixtureRequest, scheduler: str, results: Path) -> Ite
 def test_the_next_limits(any_ex: Executor, results: Path, journal: str) -> None:
     at_once = any_ex.submit(allocate, journal, 0.5, resource_dict={"memory": [LITTLE, MUCH]})
     killed = any_ex.submit(take_shared, journal, 300, resource_dict={"memory": [LITTLE, MUCH]})
-    slow = any_ex.submit(stay_if_short, journal, 100, resource_dict={"run_time": [ENOUGH, "1h"], "grace": 0.5})
+    slow = any_ex.submit(stay_if_short, journal, 100, resource_dict={"run_time": [SHORT, "1h"], "grace": 0.5})
     dependent = any_ex.submit(repr, at_once)
     last = any_ex.submit(sum, [killed, slow])
     assert at_once.result() == (2, MUCH)
@@ -177,8 +176,8 @@ def test_nobody_waits(driver: Callable[..., Driver], ex: Executor, results: Path
     until(lambda: sum(len(folder.batch.calls) for folder in folders(home) if folder.unsent is not None) == 2)
     assert main(["resume", str(results)]) == 0
     until(lambda: len(Cache(results)) == 2)
-    assert runs(journal) == {"stay": 2}
-    assert [entry.output for entry in Cache(results) if entry.function == "stay_if_short"] == [2]
+    (attempts,) = (entry.output for entry in Cache(results) if entry.function == "stay_if_short")
+    assert 1 <= runs(journal)["stay"] <= attempts <= 2, "the first attempt may have ended before its begin"
 
 
 def test_a_next_limit_that_the_scheduler_refuses(ex: Executor, slurm: Cluster, journal: str) -> None:

@@ -15,6 +15,7 @@ from callyard.backends.batch.batch_state import Ask
 from callyard.backends.batch.call import JobCall, JobFuture
 from callyard.backends.batch.delivery import Delivery
 from callyard.backends.batch.executor_state_machine import ExecutorState
+from callyard.backends.batch.job_errors import is_loss
 from callyard.backends.batch.poller import FileWatcher, Poller
 from callyard.cache.claims import Claim, Claims
 from callyard.cache.directory import CacheDirectory
@@ -24,6 +25,7 @@ from callyard.jobs.spool import BatchDirectory
 from callyard.resources import Resources
 from callyard.schedulers.base import Status
 from callyard.utils.command_thread import CommandThread
+from callyard.worker.job_outcome import UNWRITTEN
 
 STALE = OSError(errno.ESTALE, "Stale file handle")
 
@@ -194,8 +196,8 @@ def test_trouble_of_long_ago_does_not_end_a_call(tmp_path: Path) -> None:
 class Ended:
     """A call with limits to try whose job was ended by the scheduler, before it could say anything."""
 
-    def __init__(self, directory: Path, said: Status) -> None:
-        self.spool = LimitedCalls(directory / "cache", Resources(memory=[1, 2], restart_limit=0))
+    def __init__(self, directory: Path, said: Status, restart_limit: int = 0) -> None:
+        self.spool = LimitedCalls(directory / "cache", Resources(memory=[1, 2], restart_limit=restart_limit))
         self.folder, self.home, self.now = self.spool.folder, self.spool.home, 1000.0
         claim = Claims(self.home).take(KEY, "add", job_id="17")
         assert isinstance(claim, Claim)
@@ -234,6 +236,40 @@ def test_a_call_that_was_ended_otherwise_does_not(tmp_path: Path, error: str | N
     ended = Ended(tmp_path, Status("ended", "was ended", error))
     assert not ended.successors()
     assert ended.future.done()
+
+
+def test_a_call_whose_job_has_lost_its_process_goes_on(tmp_path: Path) -> None:
+    """Its claim is free by then."""
+    ended = Ended(tmp_path, Status("ended", "was ended by SIGKILL", "WorkerLost", signal=9), restart_limit=1)
+    (successor,) = ended.successors()
+    assert successor.batch.restart_limit == 0
+    assert CallFile.load(successor.call(0)).memory == 1 << 30, "its limits were not the cause"
+    assert Claims(ended.home).holder(KEY) is None
+    assert ended.future.attempts == 2
+
+
+def test_a_job_that_would_end_so_again_does_not_go_on(tmp_path: Path) -> None:
+    for place, said in enumerate(
+        (
+            Status("ended", "was ended by SIGKILL", "WorkerLost", signal=9, certain=False),
+            Status("ended", "could not write", "WorkerLost", exit_code=UNWRITTEN),
+            Status("ended", "found no interpreter", "WorkerLost", exit_code=127),
+            Status("ended", "was cancelled", "JobCancelled", signal=15),
+        )
+    ):
+        ended = Ended(tmp_path / str(place), said, restart_limit=1)
+        assert not ended.successors(), said.sentence
+        assert ended.future.done()
+
+
+@pytest.mark.parametrize(
+    ("said", "has_begun", "expected"),
+    [({"signal": 9}, False, True), ({}, False, True), ({"exit_code": 1}, False, False), ({"exit_code": 1}, True, True)],
+)
+def test_a_script_that_ends_before_its_call_has_lost_nothing(
+    said: dict[str, int], has_begun: bool, expected: bool
+) -> None:
+    assert is_loss(Status("ended", "ended", "WorkerLost", **said), has_begun) is expected  # type: ignore[arg-type]
 
 
 def test_processes_that_may_go_on_keep_their_claim(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "dependency_failed",
     "gone",
     "hopeless",
+    "is_loss",
     "not_submitted",
     "unreadable",
     "unseen",
@@ -35,6 +36,7 @@ _WHAT_TO_DO = {
     "JobCancelled": "; submit the call again to run it",
     "JobLost": "; submit the call again to run it",
 }
+_ENDS_THAT_STAY = (UNWRITTEN, 126, 127)  # the exit codes of a full disk, and of a shell that cannot run the command
 
 
 def _who(call: JobCall, node: str = "") -> str:
@@ -106,6 +108,16 @@ def why(call: JobCall, status: Status | None) -> CallyardError:
     if isinstance(error, WorkerLost):
         error.exitcode = -status.signal if status.signal else status.exit_code
     return error
+
+
+def is_loss(verdict: Status, has_begun: bool) -> bool:
+    """Return whether another job may help a call after this "WorkerLost": its process was lost, and certainly ended.
+
+    A script that has ended by itself before the call (no interpreter, no package) would do so again.
+    """
+    if not verdict.certain or verdict.exit_code in _ENDS_THAT_STAY:
+        return False
+    return has_begun or not verdict.exit_code
 
 
 def _made(kind: str, message: str) -> CallyardError:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from ...cache.claims import Claims
+from ...errors import WorkerLost
 from ...jobs.batch import BatchPart, CallOutcome
 from ...jobs.heartbeats import Heartbeats
 from ...jobs.submission import is_behind, is_ready
@@ -28,7 +29,7 @@ from .call import cache_at
 from .call_state_machine import Action
 from .delivery import Delivery, release_claim_of
 from .executor_state_machine import ExecutorState
-from .job_errors import awaits, dependency_failed, hopeless, unreadable, unseen, why
+from .job_errors import awaits, dependency_failed, hopeless, is_loss, unreadable, unseen, why
 from .scheduler_client import SchedulerClient
 from .submitter import claim_of, unsent_calls
 
@@ -194,17 +195,21 @@ class Poller:
     def _goes_on(self, batch: BatchState, number: int, verdict: Status | None) -> bool:
         """Return whether a call goes on in another job.
 
-        Either its inputs do so, and the scheduler has cancelled its own job. Or it has asked for that, its node was
-        lost, or there are more limits to try, and the scheduler has ended its job; not by a user, who wants the end of
-        the call.
+        Either its inputs do so, and the scheduler has cancelled its own job. Or it has asked for that, its node or the
+        process of its job was lost, or there are more limits to try, and its job has ended; not by a user, who wants
+        the end of the call.
         """
         if move_after_inputs(batch.directory, [number]):
             return True
         if verdict is None or verdict.error == CANCELLED.error:
             return False
-        if verdict.error in LIMITS and verdict.certain and batch.directory.batch.has_next_limits:
+        error, directory = verdict.error or "", batch.directory
+        if error == WorkerLost.__name__ and not is_loss(verdict, has_begun=directory.begun(number) is not None):
+            error = ""
+        may_move = directory.batch.has_next_limits if error in LIMITS else error == WorkerLost.__name__
+        if may_move and verdict.certain:
             self._delivery.release_claim(batch, number)  # first: a process that is killed in between leaves none behind
-        return move_to_successor(batch.directory, number, verdict.error or "")
+        return move_to_successor(directory, number, error)
 
     def _was_stored(self, batch: BatchState, number: int) -> bool:
         """Return True if there is an outcome, or a result that the job has stored without an outcome."""
