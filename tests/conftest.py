@@ -284,12 +284,15 @@ def _multiprocessing_descriptors() -> set[object]:
     }
 
 
-def _files(place: Path) -> Found:
-    """Return what bears our name in the temporary directory, and in /dev/shm what nobody else who lives has made."""
+def _files(place: Path, anybodys: bool = False) -> Found:
+    """Return what bears our name in the temporary directory, and in /dev/shm what nobody else who lives has made.
+
+    `anybodys`: in /dev/shm all that is there, as the number of a maker who is gone may be that of another process.
+    """
     found = list(place.rglob("*callyard*"))
     for path in Path("/dev/shm").glob("callyard-*-*"):
         maker = int(path.name.split("-")[1])
-        if maker == os.getpid() or not psutil.pid_exists(maker):
+        if anybodys or maker == os.getpid() or not psutil.pid_exists(maker):
             found.append(path)
     return {path: str(path) for path in found}
 
@@ -332,7 +335,7 @@ def own_temporary_directory(tmp_path_factory: pytest.TempPathFactory) -> Iterato
     # Below pytest's own, which removes it some runs later: multiprocessing cleans up in it at exit.
     place = tmp_path_factory.getbasetemp() / "t"  # short: the path of a Unix socket has at most 104 bytes
     place.mkdir(mode=0o700)
-    before = _files(place)
+    before = _files(place, anybodys=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(place))
         patch.setattr(tempfile, "tempdir", None)

@@ -36,7 +36,8 @@ def test_ends_behind_a_callback_that_exits_are_told() -> None:
     driver: Any = SimpleNamespace(
         _agents=agents, _placement=SimpleNamespace(drain=list, nodes={}), _take_in=lambda: None, _killed_at=None
     )
-    driver._end_calls = partial(ClusterDriver._end_calls, driver)
+    for step in ClusterDriver._end_calls, ClusterDriver._fail_or_run_with_more:
+        setattr(driver, step.__name__, partial(step, driver))
     ClusterDriver._fail_all(driver, SystemExit())
     for each in ends:
         assert isinstance(each.future.exception(0), NodeFailure)

@@ -150,7 +150,7 @@ def test_requeued(ex: Executor, slurm: Cluster, tmp_path: Path) -> None:
     until_it_runs(kept, times=2)
     (kept / "go").touch()
     assert futures[0].result() == "kept"
-    failure(futures[1], NodeFailure, "started again", "restart_limit of 0")
+    failure(futures[1], NodeFailure, "was lost once", "restart_limit of 0")
     assert len(starts(lost)) == 1
 
 
