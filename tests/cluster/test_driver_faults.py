@@ -11,12 +11,15 @@ from callyard.cluster.agent_connection import CallEnd
 from callyard.cluster.driver import ClusterDriver
 from callyard.errors import NodeFailure, WorkerLost
 from callyard.futures import Future
+from callyard.pool.call import Call, CallDurations, CallPlan
+from callyard.pool.call_shape import WorkerShape
+from callyard.serialize.packed import Packed
 
 
-def call() -> Any:
+def call() -> Call:
     future: Future[Any] = Future()
     future.set_running_or_notify_cancel()
-    return SimpleNamespace(future=future, asks_again=False)
+    return Call(future, None, Packed(b""), CallPlan(WorkerShape(1)), CallDurations(), 0)
 
 
 def leave(future: object) -> NoReturn:
