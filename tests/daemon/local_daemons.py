@@ -60,7 +60,8 @@ class TestedDaemon:
     def _is_over(self) -> bool:
         """Look for processes first: one that starts a daemon ends when that one can be asked."""
         for process in psutil.process_iter(["cmdline"]):
-            if any(str(self.directory) in word for word in process.info["cmdline"] or ()):
+            # With a slash: another daemon's directory may begin with the name of this one.
+            if any(f"{self.directory}/" in f"{word}/" for word in process.info["cmdline"] or ()):
                 self.stop()
                 return False
         return not self.is_there
