@@ -353,10 +353,12 @@ def _unknown(name: object, others: Iterable[str]) -> str:
     return f"unknown resource {name!r}{hint}"
 
 
-def amounts(resources: Resources) -> str:
+_AMOUNTS = ("ranks", "cores_per_rank", "gpus_per_rank", "memory", "nodes", "run_time")
+
+
+def amounts(resources: Resources, named: Iterable[str] = _AMOUNTS) -> str:
     """Return the amounts of a call, its defaults too, for messages: "ranks=1, cores_per_rank=1, memory=4 GiB"."""
     units = {"memory": " GiB", "run_time": " s"}
-    named = ("ranks", "cores_per_rank", "gpus_per_rank", "memory", "nodes", "run_time")
     return ", ".join(f"{name}={value:g}{units.get(name, '')}" for name in named if (value := getattr(resources, name)))
 
 

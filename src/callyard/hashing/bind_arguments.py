@@ -11,7 +11,8 @@ from ..dependencies.map_chunks import run_chunk
 from .decorator import ignored
 from .packages import module_of, owner
 
-_TRANSPARENT: dict[type, str] = {partial: "func", MethodType: "__func__", type(lru_cache(len)): "__wrapped__"}
+# Callables around functions, and the attributes with these functions.
+TRANSPARENT: dict[type, str] = {partial: "func", MethodType: "__func__", type(lru_cache(len)): "__wrapped__"}
 _PACKED = 0x0C  # *args or **kwargs
 Bound = list[tuple[str, Any]]  # in the order of the parameters
 
@@ -85,8 +86,8 @@ def _wrappers(function: Any) -> Iterator[Any]:
     A wrapper may have defaults of its own, and another order of parameters.
     """
     while True:
-        if type(function) in _TRANSPARENT:
-            function = getattr(function, _TRANSPARENT[type(function)])
+        if type(function) in TRANSPARENT:
+            function = getattr(function, TRANSPARENT[type(function)])
             continue
         own: dict[str, Any] = getattr(function, "__dict__", {})
         if isinstance(function, type) or not ("__wrapped__" in own or "__signature__" in own):

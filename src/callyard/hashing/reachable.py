@@ -5,13 +5,13 @@ from __future__ import annotations
 import builtins
 import sys
 from collections.abc import Iterable
-from functools import lru_cache, partial
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 from ..serialize.import_statements import absolute_name
 from ..serialize.importable import importable
 from . import bytecode
+from .bind_arguments import TRANSPARENT
 from .bytecode import Chain, Import
 from .definition_walk import Walk
 from .digest import combine, text
@@ -26,13 +26,7 @@ _PLACES = frozenset(
     )
 )
 _TELLING = frozenset(("__doc__", "__name__", "__package__"))  # names independent of the location
-# Callables around functions, and the attributes with these functions.
-_INNER: dict[type, str] = {
-    partial: "func",
-    MethodType: "__func__",
-    type(lru_cache(len)): "__wrapped__",
-    FunctionType: "__wrapped__",
-}
+_INNER = {**TRANSPARENT, FunctionType: "__wrapped__"}
 _NOTES = frozenset(("__annotations__", "__annotate__", "__conditional_annotations__", "__warningregistry__"))
 
 

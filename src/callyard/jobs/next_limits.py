@@ -53,4 +53,4 @@ def with_limits_of(batch: Batch, resources: Resources) -> Batch:
 def _difference(resources: Resources, others: Resources) -> str:
     """Return the limit of some resources that others lack, as "memory=4 GiB"."""
     name = "memory" if resources.next_memory != others.next_memory else "run_time"
-    return amounts(Resources(**{name: getattr(resources, name)})).rpartition(", ")[2]
+    return amounts(resources, [name])

@@ -7,6 +7,7 @@ long as many calls, so the function of many calls is pickled once, for as long a
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -51,12 +52,13 @@ class ApartPickles:
         """
         if not imported:
             return None
-        for pickled, modules in ((self._with_all, reach.modules), (self._with_some, imported)):
-            inside = frozenset(name for name in modules if importable(name) and not _is_compiled(name))
-            with suppress(Exception), apart(inside):  # an error of objects that the first form does not contain
-                found = pickled(parts, inside, reach.size) if inside else None
-                if found is not None:
-                    return found
+        inside = _inside(reach.modules)
+        with suppress(Exception), apart(inside):  # an error of objects that the first form does not contain
+            if inside and (found := self._with_all(parts, inside, reach.size)) is not None:
+                return found
+        inside = _inside(imported)
+        with suppress(Exception), apart(inside):
+            return pickle_call(parts, [], self._contents) if inside else None
         return None
 
     def forget(self) -> None:
@@ -76,11 +78,6 @@ class ApartPickles:
                 return function.pickle, rest.kept(self._contents)
         return pickle_call(parts, [], self._contents) if size <= _MANY else None
 
-    def _with_some(
-        self, parts: tuple[Any, Any, Any], inside: frozenset[str], size: int
-    ) -> tuple[CallPickle, ...] | None:
-        return pickle_call(parts, [], self._contents)
-
     def _function(self, function: Any, walk: WalkResult, inside: frozenset[str]) -> _Function:
         last = self._last
         if last is not None and last.walk is walk and last.inside == inside:
@@ -98,6 +95,11 @@ class ApartPickles:
 def _walk(function: Any) -> WalkResult | None:
     """Return the walk of a function of a module; None for any other, which may hold what is new each time."""
     return rooted(function) if type(function) is FunctionType and is_at_its_name(function) else None
+
+
+def _inside(modules: Iterable[str]) -> frozenset[str]:
+    """Return the modules that a pickle can have inside."""
+    return frozenset(name for name in modules if importable(name) and not _is_compiled(name))
 
 
 def _is_compiled(module: str) -> bool:

@@ -119,7 +119,7 @@ class Delivery:
                 raise CacheError(f"the end of a call cannot be written in {directory.path}")
             directory.received(number)
             if has_ended:
-                self._release_claim(begun)
+                self.release_claim(begun)
             batch.recovered(("end", number))
         except (OSError, CacheError):
             if not batch.stumbled(("end", number), self._clock()):
@@ -130,11 +130,8 @@ class Delivery:
             else:
                 _tell(call, partial(call.future.fail_with, error))
 
-    def release_claim(self, batch: BatchState, number: int) -> None:
-        """Release the claim of a call whose job has certainly ended."""
-        self._release_claim(batch.directory.begun(number))
-
-    def _release_claim(self, begun: CallStart | None) -> None:
+    def release_claim(self, begun: CallStart | None) -> None:
+        """Release the claim that a call took at this start; its job has certainly ended."""
         if begun is not None and begun.key:
             release_claim_of(Claims(self.home), begun.key, begun.job)
 

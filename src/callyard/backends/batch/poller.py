@@ -204,11 +204,13 @@ class Poller:
         if verdict is None or verdict.error == CANCELLED.error:
             return False
         error, directory = verdict.error or "", batch.directory
-        if error == WorkerLost.__name__ and not is_loss(verdict, has_begun=directory.begun(number) is not None):
-            error = ""
-        may_move = directory.batch.has_next_limits if error in LIMITS else error == WorkerLost.__name__
-        if may_move and verdict.certain:
-            self._delivery.release_claim(batch, number)  # first: a process that is killed in between leaves none behind
+        lost = error == WorkerLost.__name__
+        if lost or (error in LIMITS and directory.batch.has_next_limits):
+            begun = directory.begun(number)
+            if lost and not is_loss(verdict, has_begun=begun is not None):
+                error = ""
+            elif verdict.certain:
+                self._delivery.release_claim(begun)  # first: a process that is killed in between leaves none behind
         return move_to_successor(directory, number, error)
 
     def _was_stored(self, batch: BatchState, number: int) -> bool:
